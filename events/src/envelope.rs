@@ -1,0 +1,213 @@
+//! The headers of a record: the CloudEvents Kafka binding in binary mode, and where an event came from.
+//!
+//! Headers are written and read here as names and bytes; the value beside them is [`crate::codec`]'s.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::time::Timestamp;
+
+/// Header names, as the log has them.
+pub mod name {
+    /// CloudEvents version, always `1.0`.
+    pub const SPECVERSION: &str = "ce_specversion";
+    /// ID of the event or command, decimal.
+    pub const ID: &str = "ce_id";
+    /// Full name of the record type.
+    pub const TYPE: &str = "ce_type";
+    /// `/order-svc`
+    pub const SOURCE: &str = "ce_source";
+    /// The aggregate's ID: the key.
+    pub const SUBJECT: &str = "ce_subject";
+    /// RFC 3339 with milliseconds.
+    pub const TIME: &str = "ce_time";
+    /// 19 digits, on own topics only.
+    pub const SEQUENCE: &str = "ce_sequence";
+    /// The order this is about; absent on product facts.
+    pub const CORRELATION: &str = "ce_correlationid";
+    /// ID of the command or event that caused this one.
+    pub const CAUSATION: &str = "ce_causationid";
+    /// Position of the input that caused this one.
+    pub const CAUSE: &str = "ce_cause";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+    /// Always `application/avro` where there is a value of ours.
+    pub const CONTENT_TYPE: &str = "content-type";
+}
+
+/// Headers in their order. A value may be absent in Kafka; here that is an empty value.
+pub type Headers = Vec<(String, Vec<u8>)>;
+
+/// The first header of this name as text; `None` when it is missing or no UTF-8.
+#[must_use]
+pub fn text<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a str> {
+    let (_, value) = headers.iter().find(|(key, _)| key == name)?;
+    std::str::from_utf8(value).ok()
+}
+
+/// The sequence of a record of an own topic; `None` unless it is 19 digits and at least 1.
+#[must_use]
+pub fn sequence(headers: &[(String, Vec<u8>)]) -> Option<i64> {
+    let text = text(headers, name::SEQUENCE)?;
+    if text.len() != 19 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|sequence| *sequence > 0)
+}
+
+/// What made an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// A record of an input topic.
+    Record(Position),
+    /// A due time.
+    Timer,
+    /// The answer of the outside world.
+    Effect,
+    /// An operator's redrive or discard of something that is no record.
+    Operator,
+}
+
+/// Where a record lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Name on the broker, prefix included.
+    pub topic: String,
+    /// Partition number.
+    pub partition: i32,
+    /// Kafka's offset.
+    pub offset: i64,
+    /// `ce_sequence` of the record; none for a command or a strange record.
+    pub sequence: Option<i64>,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record(at) => {
+                write!(f, "{}/{}/{}/", at.topic, at.partition, at.offset)?;
+                at.sequence.map_or(Ok(()), |sequence| write!(f, "{sequence}"))
+            }
+            Self::Timer => f.write_str("timer"),
+            Self::Effect => f.write_str("effect"),
+            Self::Operator => f.write_str("operator"),
+        }
+    }
+}
+
+/// A text that is no cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be topic/partition/offset/sequence, timer, effect or operator")]
+pub struct NotACause;
+
+impl FromStr for Cause {
+    type Err = NotACause;
+
+    fn from_str(text: &str) -> Result<Self, NotACause> {
+        match text {
+            "timer" => return Ok(Self::Timer),
+            "effect" => return Ok(Self::Effect),
+            "operator" => return Ok(Self::Operator),
+            _ => {}
+        }
+        let mut parts = text.rsplitn(4, '/');
+        let mut part = || parts.next().ok_or(NotACause);
+        let (sequence, offset, partition, topic) = (part()?, part()?, part()?, part()?);
+        let sequence = match sequence {
+            "" => None,
+            digits => Some(digits.parse().map_err(|_| NotACause)?),
+        };
+        Ok(Self::Record(Position {
+            topic: topic.to_owned(),
+            partition: partition.parse().map_err(|_| NotACause)?,
+            offset: offset.parse().map_err(|_| NotACause)?,
+            sequence,
+        }))
+    }
+}
+
+/// The CloudEvents attributes of a record that is about to be written.
+#[derive(Debug, Clone)]
+pub struct Envelope<'a> {
+    /// ID of the command, event, or retry or dlq record.
+    pub id: i64,
+    /// Full name of the type.
+    pub type_name: &'a str,
+    /// Crate name of the writer, without slash.
+    pub source: &'a str,
+    /// The key.
+    pub subject: &'a str,
+    /// When it was decided (own topics) or accepted (commands).
+    pub time: Timestamp,
+    /// Own topics only.
+    pub sequence: Option<i64>,
+    /// The order, where there is one.
+    pub correlation: Option<i64>,
+    /// ID of what caused it.
+    pub causation: Option<i64>,
+    /// Where what caused it lies.
+    pub cause: Option<&'a Cause>,
+    /// W3C trace context, passed on.
+    pub traceparent: Option<&'a str>,
+    /// False on retry and dlq records, whose value is not ours.
+    pub avro: bool,
+}
+
+impl Envelope<'_> {
+    /// The headers in the order in which kcat shows them.
+    #[must_use]
+    pub fn headers(&self) -> Headers {
+        let mut headers = Vec::with_capacity(12);
+        let mut put = |name: &str, value: String| headers.push((name.to_owned(), value.into_bytes()));
+        put(name::SPECVERSION, "1.0".to_owned());
+        put(name::ID, self.id.to_string());
+        put(name::TYPE, self.type_name.to_owned());
+        put(name::SOURCE, format!("/{}", self.source));
+        put(name::SUBJECT, self.subject.to_owned());
+        put(name::TIME, self.time.to_string());
+        if let Some(sequence) = self.sequence {
+            put(name::SEQUENCE, format!("{sequence:019}"));
+        }
+        if let Some(correlation) = self.correlation {
+            put(name::CORRELATION, correlation.to_string());
+        }
+        if let Some(causation) = self.causation {
+            put(name::CAUSATION, causation.to_string());
+        }
+        if let Some(cause) = self.cause {
+            put(name::CAUSE, cause.to_string());
+        }
+        if let Some(traceparent) = self.traceparent {
+            put(name::TRACEPARENT, traceparent.to_owned());
+        }
+        if self.avro {
+            put(name::CONTENT_TYPE, "application/avro".to_owned());
+        }
+        headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_reads_back() {
+        for text in ["order.commands/3/42/", "t1.order.events/0/7/5", "timer", "effect", "operator"] {
+            assert_eq!(text.parse::<Cause>().unwrap().to_string(), text);
+        }
+        for bad in ["", "x", "order.events/1/2", "order.events/x/2/3"] {
+            assert!(bad.parse::<Cause>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_is_nineteen_digits() {
+        let with = |text: &str| vec![(name::SEQUENCE.to_owned(), text.as_bytes().to_vec())];
+        assert_eq!(sequence(&with("0000000000000000042")), Some(42));
+        for bad in ["42", "0000000000000000000", "000000000000000004x", "-000000000000000042", "9999999999999999999"] {
+            assert_eq!(sequence(&with(bad)), None, "{bad}");
+        }
+        assert_eq!(sequence(&[]), None);
+    }
+}
