@@ -134,3 +134,33 @@ macro_rules! maybe_commanded {
 }
 
 pub(crate) use {commanded, maybe_commanded, record, topic};
+
+/// Which event set a timer or an effect: what a decision taken on it names as its cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetBy {
+    /// `ce_id` of that event.
+    pub event_id: crate::id::EventId,
+    /// `ce_sequence` of that event on its own topic partition.
+    pub sequence: i64,
+}
+
+/// An event as the log has it: what `evolve` sees, live and in a rebuild.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded<E> {
+    /// What happened.
+    pub event: E,
+    /// `ce_id`.
+    pub id: crate::id::EventId,
+    /// `ce_sequence`.
+    pub sequence: i64,
+    /// `ce_time`: Postgres' clock at the decision.
+    pub at: crate::time::Timestamp,
+}
+
+impl<E> Recorded<E> {
+    /// The mark that a timer or effect set by this event carries.
+    #[must_use]
+    pub fn mark(&self) -> SetBy {
+        SetBy { event_id: self.id, sequence: self.sequence }
+    }
+}
