@@ -177,11 +177,17 @@ pub trait Service: Send + Sync + 'static {
     /// The fixed facts.
     fn describe(&self) -> Description;
 
-    /// Decodes a value of an input topic (named without prefix). `None`: no interest in this type; it is passed over.
+    /// Decodes a value of an input topic (named without prefix); `at` is its `ce_time`, or Kafka's. `None`: no interest in this type; it is passed over.
     ///
     /// # Errors
     /// [`DecodeError`]; the engine classifies it (DESIGN §5).
-    fn decode(&self, codec: &Codec, topic: &str, value: &[u8]) -> Result<Option<Decoded<Self::Input>>, DecodeError>;
+    fn decode(
+        &self,
+        codec: &Codec,
+        topic: &str,
+        value: &[u8],
+        at: Timestamp,
+    ) -> Result<Option<Decoded<Self::Input>>, DecodeError>;
 
     /// Decodes a value of the own events topic.
     ///
