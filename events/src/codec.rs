@@ -70,7 +70,10 @@ pub struct Compiled {
 
 impl fmt::Debug for Compiled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compiled").field("def", &self.def).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Compiled")
+            .field("def", &self.def)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +90,10 @@ impl Compiled {
     /// [`DecodeError::Damaged`] when it is cut off, invalid, or followed by more bytes.
     pub fn read<T: DeserializeOwned>(&self, datum: &[u8]) -> Result<T, DecodeError> {
         let mut rest = datum;
-        let value = self.reader.read_deser(&mut rest).map_err(|error| self.damaged(error.to_string()))?;
+        let value = self
+            .reader
+            .read_deser(&mut rest)
+            .map_err(|error| self.damaged(error.to_string()))?;
         if rest.is_empty() {
             Ok(value)
         } else {
@@ -98,11 +104,16 @@ impl Compiled {
     /// The error for a schema that is known, but not on this topic.
     #[must_use]
     pub fn foreign(&self) -> DecodeError {
-        DecodeError::Foreign { type_name: self.def.full_name }
+        DecodeError::Foreign {
+            type_name: self.def.full_name,
+        }
     }
 
     fn damaged(&self, reason: String) -> DecodeError {
-        DecodeError::Damaged { type_name: self.def.full_name, reason }
+        DecodeError::Damaged {
+            type_name: self.def.full_name,
+            reason,
+        }
     }
 }
 
@@ -127,16 +138,28 @@ impl Codec {
         });
         let mut codec = Self::default();
         for (def, id) in ids {
-            let index = SCHEMAS.iter().position(|known| known == *def).expect("a definition of SCHEMAS");
+            let index = SCHEMAS
+                .iter()
+                .position(|known| known == *def)
+                .expect("a definition of SCHEMAS");
             let schema = schema::parsed(index);
             let compiled = Compiled {
                 def,
                 id: *id,
-                reader: GenericDatumReader::builder(schema).human_readable(false).build().expect("it resolves"),
-                writer: GenericDatumWriter::builder(schema).human_readable(false).build().expect("it resolves"),
+                reader: GenericDatumReader::builder(schema)
+                    .human_readable(false)
+                    .build()
+                    .expect("it resolves"),
+                writer: GenericDatumWriter::builder(schema)
+                    .human_readable(false)
+                    .build()
+                    .expect("it resolves"),
             };
             codec.by_id.insert(*id, compiled);
-            let newest = codec.newest.entry((def.topic, def.full_name)).or_insert((def.version, *id));
+            let newest = codec
+                .newest
+                .entry((def.topic, def.full_name))
+                .or_insert((def.version, *id));
             if def.version > newest.0 {
                 *newest = (def.version, *id);
             }
@@ -155,13 +178,22 @@ impl Codec {
     ///
     /// # Errors
     /// [`EncodeError`] when no ID is known, or when struct and schema disagree.
-    pub fn encode<T: Record + Serialize>(&self, topic: &'static str, record: &T) -> Result<Vec<u8>, EncodeError> {
-        let (_, id) = self.newest.get(&(topic, T::TYPE)).ok_or(EncodeError::NoId(T::TYPE, topic))?;
+    pub fn encode<T: Record + Serialize>(
+        &self,
+        topic: &'static str,
+        record: &T,
+    ) -> Result<Vec<u8>, EncodeError> {
+        let (_, id) = self
+            .newest
+            .get(&(topic, T::TYPE))
+            .ok_or(EncodeError::NoId(T::TYPE, topic))?;
         let mut value = Vec::with_capacity(256);
         value.push(MAGIC);
         value.extend_from_slice(&id.to_be_bytes());
         let writer = &self.by_id[id].writer;
-        writer.write_ser(&mut value, record).map_err(|error| EncodeError::Misfit(T::TYPE, Box::new(error)))?;
+        writer
+            .write_ser(&mut value, record)
+            .map_err(|error| EncodeError::Misfit(T::TYPE, Box::new(error)))?;
         Ok(value)
     }
 
@@ -169,7 +201,11 @@ impl Codec {
     ///
     /// # Errors
     /// [`DecodeError`] when the value is not Avro, or its schema is unknown or another topic's.
-    pub fn open<'a>(&self, topic: &str, value: &'a [u8]) -> Result<(&Compiled, &'a [u8]), DecodeError> {
+    pub fn open<'a>(
+        &self,
+        topic: &str,
+        value: &'a [u8],
+    ) -> Result<(&Compiled, &'a [u8]), DecodeError> {
         let id = schema_id(value)?;
         let schema = self.by_id.get(&id).ok_or(DecodeError::UnknownSchema(id))?;
         if schema.def.topic != topic {

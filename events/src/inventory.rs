@@ -109,7 +109,7 @@ record! {
 
 topic! {
     /// What operators ask of inventory-svc.
-    InventoryCommand on "inventory.commands" keyed by product_id as ProductId {
+    InventoryCommand on "inventory.commands" {
         ListProduct,
         RepriceProduct,
         DelistProduct,
@@ -316,7 +316,7 @@ record! {
 
 topic! {
     /// What happened to products, stock and reservations; written by inventory-svc alone.
-    InventoryEvent on "inventory.events" keyed by key as i64 {
+    InventoryEvent on "inventory.events" {
         ProductListed,
         ProductRepriced,
         ProductDelisted,
@@ -380,7 +380,10 @@ impl InventoryEvent {
             Self::StockReceived(event) => Some(event.command_ref()),
             Self::StockAdjusted(event) => Some(event.command_ref()),
             Self::CommandRefused(event) => Some(event.command_ref()),
-            Self::StockReserved(_) | Self::StockRejected(_) | Self::StockReleased(_) | Self::StockSold(_) => None,
+            Self::StockReserved(_)
+            | Self::StockRejected(_)
+            | Self::StockReleased(_)
+            | Self::StockSold(_) => None,
         }
     }
 }

@@ -85,7 +85,7 @@ record! {
 
 topic! {
     /// What became of notices; written by notify-svc alone.
-    NotificationEvent on "notification.events" keyed by order_id as OrderId {
+    NotificationEvent on "notification.events" {
         NotificationScheduled,
         NotificationSent,
         NotificationFailed,

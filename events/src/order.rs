@@ -78,7 +78,7 @@ record! {
 
 topic! {
     /// What clients ask of order-svc.
-    OrderCommand on "order.commands" keyed by order_id as OrderId {
+    OrderCommand on "order.commands" {
         PlaceOrder,
         CancelOrder,
     }
@@ -241,7 +241,7 @@ record! {
 
 topic! {
     /// What happened to orders; written by order-svc alone.
-    OrderEvent on "order.events" keyed by order_id as OrderId {
+    OrderEvent on "order.events" {
         OrderPlaced,
         OrderRejected,
         OrderConfirmed,

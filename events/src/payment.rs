@@ -56,7 +56,7 @@ record! {
 
 topic! {
     /// What the gateway reports to and operators ask of payment-svc.
-    PaymentCommand on "payment.commands" keyed by order_id as OrderId {
+    PaymentCommand on "payment.commands" {
         RecordGatewayResult,
         RefundPayment,
     }
@@ -289,7 +289,7 @@ record! {
 
 topic! {
     /// What happened to the money; written by payment-svc alone.
-    PaymentEvent on "payment.events" keyed by order_id as OrderId {
+    PaymentEvent on "payment.events" {
         PaymentRequested,
         PaymentCaptured,
         PaymentDeclined,

@@ -41,7 +41,7 @@ macro_rules! record {
 
 /// Declares the enum of the record types of one topic, and how the topic's values are written and read.
 macro_rules! topic {
-    ($(#[$doc:meta])* $name:ident on $topic:literal keyed by $key:ident as $ktype:ty { $($variant:ident),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident on $topic:literal { $($variant:ident),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
         #[expect(missing_docs, reason = "each variant is the struct of the same name")]
@@ -161,6 +161,9 @@ impl<E> Recorded<E> {
     /// The mark that a timer or effect set by this event carries.
     #[must_use]
     pub fn mark(&self) -> SetBy {
-        SetBy { event_id: self.id, sequence: self.sequence }
+        SetBy {
+            event_id: self.id,
+            sequence: self.sequence,
+        }
     }
 }
