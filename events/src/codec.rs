@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Once;
 
+use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde::Serialize;
@@ -20,6 +21,8 @@ const MAGIC: u8 = 0;
 const PREFIX_BYTES: usize = 5;
 /// A decoded value may not ask for more memory than this at once.
 const ALLOCATION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What is said about damaged bytes goes into headers and logs, so it is cut here.
+const REASON_CHARS_MAX: usize = 200;
 
 /// Why a record cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +81,21 @@ impl fmt::Debug for Compiled {
 }
 
 impl Compiled {
+    fn new(def: &'static SchemaDef, id: u32, schema: &'static Schema) -> Self {
+        let reader = GenericDatumReader::builder(schema)
+            .human_readable(false)
+            .build();
+        let writer = GenericDatumWriter::builder(schema)
+            .human_readable(false)
+            .build();
+        Self {
+            def,
+            id,
+            reader: reader.expect("a compiled-in schema names only records that it defines"),
+            writer: writer.expect("a compiled-in schema names only records that it defines"),
+        }
+    }
+
     /// Full name of the record type.
     #[must_use]
     pub fn full_name(&self) -> &'static str {
@@ -93,11 +111,11 @@ impl Compiled {
         let value = self
             .reader
             .read_deser(&mut rest)
-            .map_err(|error| self.damaged(error.to_string()))?;
+            .map_err(|error| self.damaged(&error.to_string()))?;
         if rest.is_empty() {
             Ok(value)
         } else {
-            Err(self.damaged(format!("{} bytes follow the datum", rest.len())))
+            Err(self.damaged(&format!("{} bytes follow the datum", rest.len())))
         }
     }
 
@@ -109,10 +127,10 @@ impl Compiled {
         }
     }
 
-    fn damaged(&self, reason: String) -> DecodeError {
+    fn damaged(&self, reason: &str) -> DecodeError {
         DecodeError::Damaged {
             type_name: self.def.full_name,
-            reason,
+            reason: reason.chars().take(REASON_CHARS_MAX).collect(),
         }
     }
 }
@@ -142,29 +160,20 @@ impl Codec {
                 .iter()
                 .position(|known| known == *def)
                 .expect("a definition of SCHEMAS");
-            let schema = schema::parsed(index);
-            let compiled = Compiled {
-                def,
-                id: *id,
-                reader: GenericDatumReader::builder(schema)
-                    .human_readable(false)
-                    .build()
-                    .expect("it resolves"),
-                writer: GenericDatumWriter::builder(schema)
-                    .human_readable(false)
-                    .build()
-                    .expect("it resolves"),
-            };
-            codec.by_id.insert(*id, compiled);
-            let newest = codec
-                .newest
-                .entry((def.topic, def.full_name))
-                .or_insert((def.version, *id));
-            if def.version > newest.0 {
-                *newest = (def.version, *id);
-            }
+            codec.add(def, *id, schema::parsed(index));
         }
         codec
+    }
+
+    fn add(&mut self, def: &'static SchemaDef, id: u32, schema: &'static Schema) {
+        self.by_id.insert(id, Compiled::new(def, id, schema));
+        let newest = self
+            .newest
+            .entry((def.topic, def.full_name))
+            .or_insert((def.version, id));
+        if def.version > newest.0 {
+            *newest = (def.version, id);
+        }
     }
 
     /// A codec with made-up IDs 1, 2, 3 … for tests and models that never meet a registry.
@@ -229,5 +238,126 @@ pub fn schema_id(value: &[u8]) -> Result<u32, DecodeError> {
     match value {
         [MAGIC, a, b, c, d, ..] => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
         _ => Err(DecodeError::NotAvro),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::id::OrderId;
+    use crate::money::Money;
+    use crate::order::{OrderEvent, OrderExpired, PricedLine};
+    use crate::time::Timestamp;
+
+    fn expired() -> (Vec<u8>, OrderExpired) {
+        let json = r#"{"order_id":"7","version":2,"customer_id":"ann","lines":[{"product_id":"1","quantity":2,
+            "unit_price":{"amount":99,"currency":"USD"}}],"total":{"amount":198,"currency":"USD"},
+            "pay_by":"2026-01-01T00:00:00.000Z"}"#;
+        let record: OrderExpired = serde_json::from_str(json).unwrap();
+        (
+            OrderEvent::from(record.clone())
+                .encode(&Codec::numbered())
+                .unwrap(),
+            record,
+        )
+    }
+
+    #[test]
+    fn a_field_that_came_later_takes_its_default_in_old_records() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(rename = "OrderExpired")]
+        struct Next {
+            #[serde(default)]
+            attempts: i64,
+            order_id: OrderId,
+            version: i64,
+            customer_id: String,
+            lines: Vec<PricedLine>,
+            total: Money,
+            pay_by: Timestamp,
+            note: Option<String>,
+        }
+
+        let (value, old) = expired();
+        let codec = Codec::numbered();
+        let (schema, datum) = codec.open("order.events", &value).unwrap();
+        let next: Next = schema.read(datum).unwrap();
+        assert_eq!((next.attempts, next.note), (0, None));
+        let kept = OrderExpired {
+            order_id: next.order_id,
+            version: next.version,
+            customer_id: next.customer_id,
+            lines: next.lines,
+            total: next.total,
+            pay_by: next.pay_by,
+        };
+        assert_eq!(kept, old);
+    }
+
+    #[test]
+    fn the_newest_version_known_is_the_one_written() {
+        let def = |version| -> &'static SchemaDef {
+            let text = format!(
+                r#"{{"type":"record","namespace":"t","name":"Tick","fields":[{{"name":"v{version}","type":["null","long"],"default":null}}]}}"#
+            );
+            let text = String::leak(text);
+            Box::leak(Box::new(SchemaDef {
+                topic: "t.events",
+                full_name: "t.Tick",
+                version,
+                text,
+            }))
+        };
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Tick {
+            v1: Option<i64>,
+            v2: Option<i64>,
+        }
+
+        let mut codec = Codec::default();
+        for (def, id) in [(def(2), 20), (def(1), 10)] {
+            let schema = Box::leak(Box::new(Schema::parse_str(def.text).unwrap()));
+            codec.add(def, id, schema);
+        }
+        assert_eq!(codec.newest[&("t.events", "t.Tick")], (2, 20));
+        let value = [0, 0, 0, 0, 10, 2, 14];
+        let (schema, datum) = codec.open("t.events", &value).unwrap();
+        assert_eq!(
+            schema.read(datum),
+            Ok(Tick {
+                v1: Some(7),
+                v2: None
+            })
+        );
+    }
+
+    #[test]
+    fn a_codec_without_an_id_says_for_which_type() {
+        let (_, record) = expired();
+        let error = OrderEvent::from(record)
+            .encode(&Codec::default())
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no schema ID is known for orderlog.order.OrderExpired on order.events"
+        );
+    }
+
+    #[test]
+    fn what_is_said_about_damage_is_short() {
+        let (value, _) = expired();
+        let codec = Codec::numbered();
+        let mut long = value.clone();
+        long.extend(std::iter::repeat_n(0, 5000));
+        for bytes in [&value[..9], &long] {
+            let Err(DecodeError::Damaged { type_name, reason }) = OrderEvent::decode(&codec, bytes)
+            else {
+                panic!("must be damaged");
+            };
+            assert_eq!(type_name, "orderlog.order.OrderExpired");
+            assert!(!reason.is_empty() && reason.chars().count() <= REASON_CHARS_MAX);
+        }
     }
 }

@@ -114,17 +114,28 @@ impl FromStr for Cause {
         let mut parts = text.rsplitn(4, '/');
         let mut part = || parts.next().ok_or(NotACause);
         let (sequence, offset, partition, topic) = (part()?, part()?, part()?, part()?);
-        let sequence = match sequence {
-            "" => None,
-            digits => Some(digits.parse().map_err(|_| NotACause)?),
-        };
+        if topic.is_empty() {
+            return Err(NotACause);
+        }
         Ok(Self::Record(Position {
             topic: topic.to_owned(),
-            partition: partition.parse().map_err(|_| NotACause)?,
-            offset: offset.parse().map_err(|_| NotACause)?,
-            sequence,
+            partition: number(partition)?,
+            offset: number(offset)?,
+            sequence: match sequence {
+                "" => None,
+                digits => Some(number(digits)?),
+            },
         }))
     }
+}
+
+/// A number has one spelling: digits, no sign, no leading zero.
+fn number<N: FromStr>(text: &str) -> Result<N, NotACause> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits || (text.len() > 1 && text.starts_with('0')) {
+        return Err(NotACause);
+    }
+    text.parse().map_err(|_| NotACause)
 }
 
 /// The CloudEvents attributes of a record that is about to be written.
@@ -204,7 +215,20 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Cause>().unwrap().to_string(), text);
         }
-        for bad in ["", "x", "order.events/1/2", "order.events/x/2/3"] {
+        for bad in [
+            "",
+            "x",
+            "TIMER",
+            "order.events/1/2",
+            "order.events/x/2/3",
+            "order.events/1/02/3",
+            "order.events/-1/2/3",
+            "order.events/1/+2/3",
+            "order.events/1/2/9223372036854775808",
+            "order.events/2147483648/2/3",
+            "order.events//2/3",
+            "/1/2/3",
+        ] {
             assert!(bad.parse::<Cause>().is_err(), "{bad}");
         }
     }
@@ -223,5 +247,73 @@ mod tests {
             assert_eq!(sequence(&with(bad)), None, "{bad}");
         }
         assert_eq!(sequence(&[]), None);
+    }
+
+    fn shown(envelope: &Envelope<'_>) -> Vec<String> {
+        let headers = envelope.headers();
+        headers
+            .iter()
+            .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value)))
+            .collect()
+    }
+
+    #[test]
+    fn an_event_has_the_headers_of_the_contract() {
+        let cause = "inventory.events/3/42/17".parse().unwrap();
+        let event = Envelope {
+            id: 226_873_219_453_231_104,
+            type_name: "orderlog.order.OrderConfirmed",
+            source: "order-svc",
+            subject: "7",
+            time: Timestamp(1_767_225_600_789),
+            sequence: Some(12),
+            correlation: Some(7),
+            causation: Some(9),
+            cause: Some(&cause),
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            avro: true,
+        };
+        let expected = [
+            "ce_specversion=1.0",
+            "ce_id=226873219453231104",
+            "ce_type=orderlog.order.OrderConfirmed",
+            "ce_source=/order-svc",
+            "ce_subject=7",
+            "ce_time=2026-01-01T00:00:00.789Z",
+            "ce_sequence=0000000000000000012",
+            "ce_correlationid=7",
+            "ce_causationid=9",
+            "ce_cause=inventory.events/3/42/17",
+            "traceparent=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "content-type=application/avro",
+        ];
+        assert_eq!(shown(&event), expected);
+        assert_eq!(sequence(&event.headers()), Some(12));
+    }
+
+    #[test]
+    fn what_a_record_does_not_have_is_no_header() {
+        let command = Envelope {
+            id: 1,
+            type_name: "orderlog.order.PlaceOrder",
+            source: "order-svc",
+            subject: "7",
+            time: Timestamp(0),
+            sequence: None,
+            correlation: None,
+            causation: None,
+            cause: None,
+            traceparent: None,
+            avro: false,
+        };
+        let expected = [
+            "ce_specversion=1.0",
+            "ce_id=1",
+            "ce_type=orderlog.order.PlaceOrder",
+            "ce_source=/order-svc",
+            "ce_subject=7",
+            "ce_time=1970-01-01T00:00:00.000Z",
+        ];
+        assert_eq!(shown(&command), expected);
     }
 }

@@ -62,7 +62,9 @@ macro_rules! id {
                     let text = String::deserialize(deserializer)?;
                     text.parse().map_err(de::Error::custom)
                 } else {
-                    i64::deserialize(deserializer).map(Self)
+                    // Damaged bytes must not become an ID that no text could name.
+                    let number = i64::deserialize(deserializer)?;
+                    if number > 0 { Ok(Self(number)) } else { Err(de::Error::custom(NotAnId)) }
                 }
             }
         }
@@ -84,4 +86,41 @@ id! {
 id! {
     /// An event, or a record of a retry or dead-letter topic.
     EventId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_string_in_json() {
+        let id = OrderId(i64::MAX);
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(json, "\"9223372036854775807\"");
+        assert_eq!(serde_json::from_str::<OrderId>(&json).unwrap(), id);
+        assert!(
+            serde_json::from_str::<OrderId>("7").is_err(),
+            "a number is none"
+        );
+    }
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        assert_eq!("1082185".parse(), Ok(ProductId(1_082_185)));
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "+1",
+            "01",
+            " 1",
+            "1 ",
+            "1.0",
+            "1e3",
+            "x",
+            "9223372036854775808",
+        ] {
+            assert_eq!(bad.parse::<ProductId>(), Err(NotAnId), "{bad}");
+        }
+    }
 }
