@@ -1,7 +1,8 @@
 //! Reasons and kinds: codes of a closed set, written as text in the log and in JSON, never free text.
 //!
 //! They are Avro strings rather than Avro enums: a new symbol of an enum is an incompatible schema, a new text is
-//! not. A reader that meets a code it does not know fails to decode the record and says which code it was.
+//! not. A reader that meets a code it does not know takes the record for damaged and says which code it was; so a new
+//! code comes with a new version of the schemas that list it, which makes an older reader wait (`schemas/README.md`).
 
 use std::fmt;
 

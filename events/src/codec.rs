@@ -2,7 +2,10 @@
 //!
 //! Decoding is strict: the schema must be one this build knows for this topic, the datum must be whole, and nothing may
 //! follow it. Asking a registry is not done here. The serde path of apache-avro is used because its `Value` path reads
-//! a truncated datum as null (PITFALLS P3.3).
+//! a truncated datum as null (avro-rs pull request 664).
+//!
+//! There is no reader's schema: Avro's defaults and aliases do nothing here, a later field is `#[serde(default)]`, and
+//! a struct keeps every field that any version of its schema has (`schemas/README.md`).
 
 use std::collections::HashMap;
 use std::fmt;

@@ -58,4 +58,18 @@ mod tests {
             assert_eq!(murmur2(text.as_bytes()).cast_signed(), hash, "{text}");
         }
     }
+
+    #[test]
+    fn a_key_is_where_java_clients_put_it() {
+        // Computed with kafka-python's `murmur2` for six partitions.
+        for (key, partition) in [
+            ("226873219453231104", 3),
+            ("1082185", 2),
+            ("7", 3),
+            ("1", 3),
+        ] {
+            assert_eq!(partition_of(key.as_bytes(), 6), partition, "{key}");
+        }
+        assert_eq!(partition_of(b"7", 1), 0);
+    }
 }
