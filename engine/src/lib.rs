@@ -1,1 +1,46 @@
-//! Placeholder.
+//! How the log is read and written: assignment, batch, fence, publisher, timers, effects, leases, rebuild.
+//!
+//! Read in this order: [`service`] (what a service tells the engine), [`run`] (the handle of a running engine), then
+//! behind it `assignment` (who owns which processor), `consumer` and `feed` (how records reach it), `processor` (its
+//! loop), `intake` (what becomes of a record), `batch` (the one transaction), `publisher` (how its output reaches
+//! Kafka), `effects` and `timers`; [`fold`], [`rebuild`] and [`verify`] (the log again, from the start); [`append`] and
+//! [`wait`] (how HTTP writes and waits). The rules are DESIGN §2.
+//!
+//! The engine knows no business word. No other crate names rdkafka (tools and e2e aside).
+
+pub mod append;
+mod assignment;
+mod batch;
+pub mod clock;
+mod consumer;
+mod dead;
+mod effects;
+mod feed;
+pub mod fold;
+mod intake;
+pub mod kafka;
+pub mod lease;
+mod meters;
+pub mod migrate;
+mod model;
+pub mod own_log;
+pub mod pool;
+mod processor;
+mod publisher;
+pub mod rebuild;
+pub mod record;
+pub mod registry;
+pub mod run;
+pub mod service;
+mod shared;
+pub mod status;
+mod store;
+mod timers;
+pub mod topics;
+pub mod verify;
+pub mod wait;
+
+pub use intake::Place;
+pub use meters::Meters;
+pub use run::{Engine, Parts};
+pub use shared::Settings;

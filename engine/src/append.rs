@@ -1,0 +1,190 @@
+//! Appending a command: the HTTP side's way into the log.
+//!
+//! Done means a report with an offset (H1); anything else is unknown, and the caller repeats with the same command ID.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::RDKafkaErrorCode;
+use tracing::warn;
+
+use crate::kafka::{INPUT_BYTES_MAX, Kafka};
+
+/// A caller waits this long for Kafka.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const QUEUE_FULL_RETRY: Duration = Duration::from_millis(20);
+/// Room for the record's own framing below the topic's limit.
+const FRAMING_BYTES: usize = 1_024;
+
+/// A command to append.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    /// Name without prefix.
+    pub topic: &'static str,
+    /// Decimal text of the aggregate's ID.
+    pub key: String,
+    /// CloudEvents headers.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Avro in the wire format.
+    pub value: Vec<u8>,
+}
+
+/// Where it lies now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// As on the broker.
+    pub topic: String,
+    /// Partition number.
+    pub partition: i32,
+    /// Kafka's offset.
+    pub offset: i64,
+}
+
+/// Why it is not known to lie anywhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// No report with an offset in time: it may or may not be in the log.
+    #[error("Kafka did not confirm the command in time: {0}")]
+    Unavailable(String),
+    /// Larger than its topic takes.
+    #[error("the command is larger than its topic takes")]
+    TooLarge,
+}
+
+/// The producer of a process' commands.
+#[derive(Clone)]
+pub struct Appender {
+    kafka: Arc<Kafka>,
+    producer: Arc<Mutex<(u64, FutureProducer)>>,
+}
+
+impl std::fmt::Debug for Appender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Appender")
+            .field("kafka", &self.kafka)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Appender {
+    /// Makes the producer; no connection is needed yet.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the settings.
+    pub fn new(kafka: Arc<Kafka>) -> anyhow::Result<Self> {
+        let producer = kafka.appender_config().create()?;
+        Ok(Self {
+            kafka,
+            producer: Arc::new(Mutex::new((0, producer))),
+        })
+    }
+
+    /// Appends a record and waits until Kafka gave it an offset, 5 s at most.
+    ///
+    /// # Errors
+    /// [`AppendError`]; with `Unavailable` the record may be in the log.
+    pub async fn append(&self, record: NewRecord) -> Result<Appended, AppendError> {
+        let header_bytes: usize = record
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 8)
+            .sum();
+        if record.value.len() + header_bytes + FRAMING_BYTES > INPUT_BYTES_MAX {
+            return Err(AppendError::TooLarge);
+        }
+        // The record is librdkafka's before the first await, so a caller that goes away cancels nothing half-way.
+        match tokio::time::timeout(TIMEOUT, self.send(&record)).await {
+            Ok(result) => result,
+            Err(_) => Err(AppendError::Unavailable("no report within 5 s".to_owned())),
+        }
+    }
+
+    async fn send(&self, record: &NewRecord) -> Result<Appended, AppendError> {
+        let topic = self.kafka.topic(record.topic);
+        let headers = record.headers.iter().fold(
+            OwnedHeaders::new_with_capacity(12),
+            |headers, (key, value)| {
+                headers.insert(Header {
+                    key,
+                    value: Some(value),
+                })
+            },
+        );
+        let (generation, flight) = loop {
+            let (generation, producer) = self.current();
+            let outgoing = FutureRecord::to(&topic)
+                .key(&record.key)
+                .payload(&record.value)
+                .headers(headers.clone());
+            match producer.send_result(outgoing) {
+                Ok(flight) => break (generation, flight),
+                Err((error, _))
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
+                {
+                    tokio::time::sleep(QUEUE_FULL_RETRY).await;
+                }
+                Err((error, _))
+                    if error.rdkafka_error_code()
+                        == Some(RDKafkaErrorCode::MessageSizeTooLarge) =>
+                {
+                    return Err(AppendError::TooLarge);
+                }
+                Err((error, _)) => {
+                    self.replace(generation);
+                    return Err(AppendError::Unavailable(error.to_string()));
+                }
+            }
+        };
+        match flight.await {
+            Ok(Ok(delivery)) if delivery.offset >= 0 => Ok(Appended {
+                topic,
+                partition: delivery.partition,
+                offset: delivery.offset,
+            }),
+            Ok(Err((error, _)))
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) =>
+            {
+                Err(AppendError::TooLarge)
+            }
+            Ok(Ok(_)) => {
+                self.replace(generation);
+                Err(AppendError::Unavailable(
+                    "a report without an offset".to_owned(),
+                ))
+            }
+            Ok(Err((error, _))) => {
+                self.replace(generation);
+                Err(AppendError::Unavailable(error.to_string()))
+            }
+            Err(_) => Err(AppendError::Unavailable(
+                "the producer was replaced".to_owned(),
+            )),
+        }
+    }
+
+    fn current(&self) -> (u64, FutureProducer) {
+        self.producer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Drops a producer that erred, once; its other records are purged and their callers get "unknown".
+    fn replace(&self, generation: u64) {
+        let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 != generation {
+            return;
+        }
+        match self.kafka.appender_config().create() {
+            Ok(producer) => {
+                let old = std::mem::replace(&mut *current, (generation + 1, producer));
+                drop(current);
+                // Dropping blocks while it purges, so not on a worker of the runtime.
+                tokio::task::spawn_blocking(move || drop(old));
+            }
+            Err(error) => warn!(%error, "no new producer can be made"),
+        }
+    }
+}

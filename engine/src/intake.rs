@@ -1,0 +1,279 @@
+//! What becomes of a record that was read: an input, a repeat, strange, poison, or a reason to stop (DESIGN §5).
+//!
+//! Pure: the same record at the same place in the same topic is always judged alike. Asking the registry about an
+//! unknown schema and stopping are the processor's.
+
+use events::codec::{Codec, DecodeError};
+use events::envelope::{self, Position};
+use events::partition::partition_of;
+use events::record::CommandRef;
+use events::time::Timestamp;
+
+use crate::record::Record;
+use crate::service::{InputTopic, Service, TopicKind};
+
+/// Where a processor stands in one input partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The next offset to read.
+    pub next_offset: i64,
+    /// The last `ce_sequence` taken; 0 before the first, and always on a commands topic.
+    pub last_sequence: i64,
+}
+
+/// A record that is not applied, but kept as a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// `strange` or `poison`.
+    pub class: &'static str,
+    /// Stable code, upper case.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// A record to decide on.
+#[derive(Debug)]
+pub struct Input<I> {
+    /// What the service makes of it.
+    pub input: I,
+    /// Where it lies.
+    pub position: Position,
+    /// Its `ce_id`, the cause of what follows.
+    pub id: Option<i64>,
+    /// W3C trace context to pass on.
+    pub traceparent: Option<String>,
+    /// The command, when it is one.
+    pub command: Option<CommandRef>,
+}
+
+/// What becomes of a record.
+#[derive(Debug)]
+pub enum Verdict<I> {
+    /// Decide on it.
+    Input(Box<Input<I>>),
+    /// Taken, but of no interest here.
+    Passed,
+    /// Seen before; nothing moves but the offset.
+    Repeat,
+    /// Dead at once.
+    Dead(Death),
+    /// Its schema is unknown here: the registry must say whether it exists.
+    Unknown {
+        /// The schema ID.
+        schema: u32,
+        /// What it is when the registry denies the schema.
+        denied: Denied,
+    },
+    /// The processor stops: applying anything behind this record would lose or reorder something.
+    Stop(String),
+}
+
+/// What a record is whose schema the registry denies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    /// A command: dead.
+    Dead(Death),
+    /// The next record of an own topic: the processor stops.
+    Stop(String),
+}
+
+fn next(place: Place, record: &Record, last_sequence: i64) -> Place {
+    Place {
+        next_offset: record.offset.max(place.next_offset - 1) + 1,
+        last_sequence,
+    }
+}
+
+/// Judges the next record of an input partition, and says where the processor stands once it is taken.
+pub fn judge<S: Service>(
+    service: &S,
+    codec: &Codec,
+    topic: InputTopic,
+    partitions: i32,
+    place: Place,
+    record: &Record,
+) -> (Verdict<S::Input>, Place) {
+    match topic.kind {
+        TopicKind::Events => judge_event(service, codec, topic, place, record),
+        TopicKind::Commands => {
+            let verdict = judge_command(service, codec, topic, partitions, record);
+            (verdict, next(place, record, 0))
+        }
+    }
+}
+
+fn judge_event<S: Service>(
+    service: &S,
+    codec: &Codec,
+    topic: InputTopic,
+    place: Place,
+    record: &Record,
+) -> (Verdict<S::Input>, Place) {
+    let moved = next(place, record, place.last_sequence);
+    let Some(sequence) = envelope::sequence(&record.headers) else {
+        let message = "no valid ce_sequence: no processor wrote this record".to_owned();
+        return (
+            Verdict::Dead(Death {
+                class: "strange",
+                code: "NO_SEQUENCE",
+                message,
+            }),
+            moved,
+        );
+    };
+    if sequence <= place.last_sequence {
+        return (Verdict::Repeat, moved);
+    }
+    if sequence != place.last_sequence + 1 {
+        let reason = format!(
+            "a hole in {}/{}: sequence {} follows {} at offset {}; records are missing from the log",
+            record.topic, record.partition, sequence, place.last_sequence, record.offset
+        );
+        return (Verdict::Stop(reason), place);
+    }
+    let taken = next(place, record, sequence);
+    let verdict = match decode(service, codec, topic, record) {
+        Ok(None) => Verdict::Passed,
+        Ok(Some(decoded)) if key_number(record) != Some(decoded.key) => Verdict::Stop(format!(
+            "{}: its key is not the {} in its value, so its writer broke a rule",
+            at(record),
+            decoded.key
+        )),
+        Ok(Some(decoded)) => input(record, decoded, Some(sequence)),
+        Err(DecodeError::UnknownSchema(schema)) => {
+            let denied = Denied::Stop(format!(
+                "{}: schema {schema} is unknown to the registry too",
+                at(record)
+            ));
+            Verdict::Unknown { schema, denied }
+        }
+        Err(error) => Verdict::Stop(format!("{}: cannot be decoded: {error}", at(record))),
+    };
+    (verdict, taken)
+}
+
+fn judge_command<S: Service>(
+    service: &S,
+    codec: &Codec,
+    topic: InputTopic,
+    partitions: i32,
+    record: &Record,
+) -> Verdict<S::Input> {
+    let strange = |code, message| {
+        Verdict::Dead(Death {
+            class: "strange",
+            code,
+            message,
+        })
+    };
+    match decode(service, codec, topic, record) {
+        Ok(Some(decoded)) => {
+            let key = record.key.as_deref().unwrap_or_default();
+            if key != decoded.key.to_string().as_bytes() {
+                return strange(
+                    "WRONG_KEY",
+                    format!("its key is not {}, the ID in its value", decoded.key),
+                );
+            }
+            let home = partition_of(key, partitions);
+            if home != record.partition {
+                return strange(
+                    "WRONG_PARTITION",
+                    format!("its key belongs on partition {home}"),
+                );
+            }
+            input(record, decoded, None)
+        }
+        Ok(None) => strange(
+            "NO_COMMAND",
+            "a commands topic holds commands only".to_owned(),
+        ),
+        Err(DecodeError::UnknownSchema(schema)) => {
+            let message = format!("the registry has no schema {schema}");
+            let death = Death {
+                class: "poison",
+                code: "UNKNOWN_SCHEMA",
+                message,
+            };
+            Verdict::Unknown {
+                schema,
+                denied: Denied::Dead(death),
+            }
+        }
+        Err(error) => Verdict::Dead(Death {
+            class: "poison",
+            code: poison_code(&error),
+            message: error.to_string(),
+        }),
+    }
+}
+
+fn decode<S: Service>(
+    service: &S,
+    codec: &Codec,
+    topic: InputTopic,
+    record: &Record,
+) -> Result<Option<crate::service::Decoded<S::Input>>, DecodeError> {
+    let value = record.value.as_deref().ok_or(DecodeError::Null)?;
+    let written = envelope::text(&record.headers, envelope::name::TIME);
+    let at = written
+        .and_then(|text| Timestamp::parse(text).ok())
+        .unwrap_or(record.timestamp);
+    service.decode(codec, topic.name, value, at)
+}
+
+fn input<I>(
+    record: &Record,
+    decoded: crate::service::Decoded<I>,
+    sequence: Option<i64>,
+) -> Verdict<I> {
+    let text = |name| envelope::text(&record.headers, name);
+    let id = match &decoded.command {
+        Some(command) => Some(command.command_id.0),
+        None => text(envelope::name::ID).and_then(|id| id.parse().ok()),
+    };
+    Verdict::Input(Box::new(Input {
+        input: decoded.input,
+        position: position(record, sequence),
+        id,
+        traceparent: text(envelope::name::TRACEPARENT)
+            .filter(|text| text.len() <= 64)
+            .map(str::to_owned),
+        command: decoded.command,
+    }))
+}
+
+/// Where a record lies.
+pub(crate) fn position(record: &Record, sequence: Option<i64>) -> Position {
+    Position {
+        topic: record.topic.clone(),
+        partition: record.partition,
+        offset: record.offset,
+        sequence,
+    }
+}
+
+fn key_number(record: &Record) -> Option<i64> {
+    std::str::from_utf8(record.key.as_deref()?)
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn at(record: &Record) -> String {
+    format!(
+        "{}/{} offset {}",
+        record.topic, record.partition, record.offset
+    )
+}
+
+fn poison_code(error: &DecodeError) -> &'static str {
+    match error {
+        DecodeError::Null => "NULL_VALUE",
+        DecodeError::NotAvro => "NOT_AVRO",
+        DecodeError::UnknownSchema(_) => "UNKNOWN_SCHEMA",
+        DecodeError::Foreign { .. } => "FOREIGN_SCHEMA",
+        DecodeError::Damaged { .. } => "DAMAGED",
+    }
+}

@@ -1,0 +1,240 @@
+//! Reads a service's own topics: at an assignment to compare log and database, in the publisher to see what others
+//! wrote, in a rebuild and a verification to fold them.
+//!
+//! Blocking, with consumers that join no group: call it from a blocking thread.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use events::envelope;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::kafka::Kafka;
+use crate::publisher::End;
+use crate::record::Record;
+use crate::store::OutputState;
+
+/// A broker that answers nothing for this long is down.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
+
+/// A topic partition as a reader names it.
+pub type Partition = (String, i32);
+
+/// Reads partitions from given offsets up to given ends, in order within each.
+pub struct Reader {
+    consumer: BaseConsumer,
+    /// Where each partition stands and where it ends.
+    open: HashMap<Partition, (i64, i64)>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// A reader of these ranges `[from, end)`. Empty ranges are left out.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn open(kafka: &Kafka, ranges: &[(Partition, i64, i64)]) -> anyhow::Result<Self> {
+        let consumer: BaseConsumer = kafka.reader_config().create().context("making a reader")?;
+        let mut list = TopicPartitionList::new();
+        let mut open = HashMap::new();
+        for ((topic, partition), from, end) in ranges {
+            if from < end {
+                list.add_partition_offset(topic, *partition, Offset::Offset(*from))?;
+                open.insert((topic.clone(), *partition), (*from, *end));
+            }
+        }
+        consumer.assign(&list)?;
+        Ok(Self { consumer, open })
+    }
+
+    /// The next record of any partition; `None` when all ends are reached.
+    ///
+    /// # Errors
+    /// When a partition cannot be read, or the broker is silent for 30 s.
+    pub fn next(&mut self) -> anyhow::Result<Option<Record>> {
+        let started = Instant::now();
+        while !self.open.is_empty() {
+            match self.consumer.poll(POLL) {
+                None if started.elapsed() > SILENCE_MAX => {
+                    bail!("Kafka sent nothing for {} s", SILENCE_MAX.as_secs())
+                }
+                // An end of partition: markers or cut off records may lie before the watermark.
+                Some(Err(KafkaError::PartitionEOF(_))) => self.drop_finished()?,
+                None => {}
+                Some(Err(error)) => return Err(error).context("reading the log"),
+                Some(Ok(message)) => {
+                    let record = Record::copy(&message);
+                    drop(message);
+                    let place = (record.topic.clone(), record.partition);
+                    let Some((next, end)) = self.open.get_mut(&place) else {
+                        continue;
+                    };
+                    if record.offset >= *end {
+                        self.open.remove(&place);
+                        continue;
+                    }
+                    *next = record.offset + 1;
+                    if *next >= *end {
+                        self.open.remove(&place);
+                    }
+                    return Ok(Some(record));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn drop_finished(&mut self) -> anyhow::Result<()> {
+        for element in self.consumer.position()?.elements() {
+            let place = (element.topic().to_owned(), element.partition());
+            if let (Offset::Offset(position), Some((_, end))) =
+                (element.offset(), self.open.get(&place))
+                && position >= *end
+            {
+                self.open.remove(&place);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Start and end of a partition.
+///
+/// # Errors
+/// When Kafka does not answer within 10 s.
+pub fn watermarks(kafka: &Kafka, partitions: &[Partition]) -> anyhow::Result<Vec<(i64, i64)>> {
+    let consumer: BaseConsumer = kafka.reader_config().create().context("making a reader")?;
+    let read = |(topic, partition): &Partition| {
+        consumer
+            .fetch_watermarks(topic, *partition, REQUEST_TIMEOUT)
+            .with_context(|| format!("asking for the ends of {topic}/{partition}"))
+    };
+    partitions.iter().map(read).collect()
+}
+
+/// The records of one partition in `[from, end)`.
+///
+/// # Errors
+/// As [`Reader::next`].
+pub(crate) fn read_range(
+    kafka: &Kafka,
+    topic: &str,
+    partition: i32,
+    from: i64,
+    end: i64,
+) -> anyhow::Result<Vec<Record>> {
+    let mut reader = Reader::open(kafka, &[((topic.to_owned(), partition), from, end)])?;
+    let mut records = Vec::new();
+    while let Some(record) = reader.next()? {
+        records.push(record);
+    }
+    Ok(records)
+}
+
+/// What comparing log and database gives.
+#[derive(Debug)]
+pub(crate) enum Comparison {
+    /// They fit; the log ends here.
+    Fits([End; 3]),
+    /// They do not: only a rebuild helps.
+    Differs(String),
+}
+
+/// Compares what the database says of the own topics with what the log holds (DESIGN §2, Assignment).
+pub(crate) fn compare(
+    kafka: &Kafka,
+    partition: i32,
+    topics: &[String; 3],
+    states: [OutputState; 3],
+) -> anyhow::Result<Comparison> {
+    let places = topics.clone().map(|topic| (topic, partition));
+    let marks = watermarks(kafka, &places)?;
+    let mut ranges = Vec::new();
+    for ((place, (low, high)), state) in places.iter().zip(&marks).zip(&states) {
+        if state.acked_sequence > 0 && (state.acked_offset < *low || state.acked_offset >= *high) {
+            let (topic, _) = place;
+            return Ok(Comparison::Differs(format!(
+                "{topic}/{partition} ends at offset {high}, but offset {} was acknowledged for sequence {}",
+                state.acked_offset, state.acked_sequence
+            )));
+        }
+        ranges.push((place.clone(), state.acked_offset.max(*low), *high));
+    }
+    let mut ends: [End; 3] = [End::default(); 3];
+    for (index, end) in ends.iter_mut().enumerate() {
+        *end = End {
+            sequence: 0,
+            offset: -1,
+            next_offset: marks[index].1,
+        };
+    }
+    let mut reader = Reader::open(kafka, &ranges)?;
+    while let Some(record) = reader.next()? {
+        let index = topics
+            .iter()
+            .position(|topic| *topic == record.topic)
+            .expect("only own topics are read");
+        let sequence = envelope::sequence(&record.headers);
+        let state = states[index];
+        if record.offset == state.acked_offset && sequence != Some(state.acked_sequence) {
+            return Ok(Comparison::Differs(format!(
+                "{}/{partition} holds another record at offset {} than sequence {}",
+                record.topic, record.offset, state.acked_sequence
+            )));
+        }
+        let Some(sequence) = sequence.filter(|sequence| *sequence > ends[index].sequence) else {
+            continue;
+        };
+        ends[index].sequence = sequence;
+        ends[index].offset = record.offset;
+    }
+    for (index, state) in states.iter().enumerate() {
+        if ends[index].sequence > state.sequence {
+            return Ok(Comparison::Differs(format!(
+                "{}/{partition} is ahead of the database: it holds sequence {}, the database decided {}",
+                topics[index], ends[index].sequence, state.sequence
+            )));
+        }
+    }
+    Ok(Comparison::Fits(ends))
+}
+
+/// Says whether a stored position lies outside what its input partition holds: records were cut off, or the topic was
+/// made anew.
+pub(crate) fn misplaced(
+    kafka: &Kafka,
+    partition: i32,
+    places: &HashMap<String, crate::intake::Place>,
+) -> anyhow::Result<Option<String>> {
+    let inputs: Vec<(Partition, i64)> = places
+        .iter()
+        .map(|(topic, place)| ((topic.clone(), partition), place.next_offset))
+        .collect();
+    let names: Vec<Partition> = inputs.iter().map(|(place, _)| place.clone()).collect();
+    for (((topic, _), next), (low, high)) in inputs.into_iter().zip(watermarks(kafka, &names)?) {
+        if next < low {
+            return Ok(Some(format!(
+                "{topic}/{partition} starts at offset {low}, but the records from offset {next} on are not applied yet"
+            )));
+        }
+        if next > high {
+            return Ok(Some(format!(
+                "{topic}/{partition} ends at offset {high}, but {next} is the next one to read: the topic was cut off \
+                 or made anew"
+            )));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,100 @@
+//! Connections to a service's Postgres, with the limits that keep a stopped owner from holding others up.
+//!
+//! Statements are the callers'. A future that touches the database runs in a task that nothing drops (PITFALLS P2.1).
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Connection, Executor};
+use tracing::warn;
+
+/// Between two tries while Postgres is not there.
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// A transaction that is forgotten, or whose owner is stopped, is ended by Postgres after this.
+const IDLE_IN_TRANSACTION_MS_MAX: u32 = 5_000;
+const LOCK_MS_MAX: u32 = 5_000;
+const STATEMENT_MS_MAX: u32 = 30_000;
+const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+
+/// How a pool is used.
+#[derive(Debug, Clone)]
+pub struct PoolOptions {
+    /// Shown in `pg_stat_activity`.
+    pub application: String,
+    /// Connections, all opened at once: a pool that grows may time out although some are idle (PITFALLS P2.2).
+    pub connections: u32,
+    /// How long a caller waits for one.
+    pub acquire_timeout: Duration,
+    /// Unqualified names are looked up here, in this order.
+    pub search_path: String,
+}
+
+impl PoolOptions {
+    /// The usual options for processors.
+    #[must_use]
+    pub fn new(application: impl Into<String>, connections: u32) -> Self {
+        Self {
+            application: application.into(),
+            connections,
+            acquire_timeout: Duration::from_secs(5),
+            search_path: "engine, projection".to_owned(),
+        }
+    }
+}
+
+/// A pool; waits until Postgres is there.
+///
+/// # Errors
+/// When the URL is none.
+pub async fn connect(url: &str, options: PoolOptions) -> anyhow::Result<PgPool> {
+    let connect = PgConnectOptions::from_str(url)
+        .context("DATABASE_URL is not a Postgres URL")?
+        .application_name(&options.application)
+        .options([
+            ("search_path", options.search_path.as_str()),
+            ("statement_timeout", &STATEMENT_MS_MAX.to_string()),
+            ("lock_timeout", &LOCK_MS_MAX.to_string()),
+            (
+                "idle_in_transaction_session_timeout",
+                &IDLE_IN_TRANSACTION_MS_MAX.to_string(),
+            ),
+            ("plan_cache_mode", "force_custom_plan"),
+        ]);
+    wait_for(&connect).await;
+    let pool = PgPoolOptions::new()
+        .min_connections(options.connections)
+        .max_connections(options.connections)
+        .acquire_timeout(options.acquire_timeout)
+        .max_lifetime(CONNECTION_LIFE)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                // A transaction left open by a dropped future must not be the next caller's (PITFALLS P2.1).
+                if !meta.idle_for.is_zero() {
+                    connection.execute("ROLLBACK").await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(connect);
+    Ok(pool)
+}
+
+async fn wait_for(options: &PgConnectOptions) {
+    let mut told = false;
+    while let Err(error) = PgConnection::connect_with(options).await {
+        if !told {
+            warn!(%error, "waiting for Postgres");
+            told = true;
+        }
+        tokio::time::sleep(RETRY_EVERY).await;
+    }
+}
+
+/// True when a record, not a dependency, is at fault: SQLSTATE class 22 or 23 (H6).
+#[must_use]
+pub fn is_record_fault(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+}

@@ -1,0 +1,394 @@
+//! The publisher of one processor: sends what its batches decided, in the order of decision, until Kafka has it.
+//!
+//! One request in flight; before the topic changes, everything sent is acknowledged; a report without an offset is no
+//! acknowledgement (DESIGN §2 and H1, H11, H12). Outbox rows are deleted by the batches, not here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::future_producer::DeliveryFuture;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::kafka::Kafka;
+use crate::own_log;
+use crate::record::{OutRecord, Output};
+use crate::store::OutputState;
+
+/// At most this many records are on their way at once.
+const CHUNK_RECORDS_MAX: usize = 2_000;
+const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// A batch's records, as its outbox row holds them.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) batch: i64,
+    pub(crate) records: Arc<Vec<OutRecord>>,
+}
+
+/// What Kafka has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Every outbox row up to this batch is acknowledged.
+    pub(crate) acked_batch: i64,
+    /// Per own topic, in the order of [`Output::ALL`]: last acknowledged sequence, its offset.
+    pub(crate) acked: [OutputState; 3],
+    /// Records acknowledged by this publisher.
+    pub(crate) records: u64,
+    /// Set when another writer was found on an own topic; the publisher has stopped.
+    pub(crate) forked: Option<String>,
+}
+
+impl Progress {
+    pub(crate) fn events_sequence(&self) -> i64 {
+        self.acked[0].acked_sequence
+    }
+}
+
+/// Where an own topic's partition ended when the processor was assigned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Highest sequence that the log holds, and its offset.
+    pub(crate) sequence: i64,
+    pub(crate) offset: i64,
+    /// The next offset that Kafka will give.
+    pub(crate) next_offset: i64,
+}
+
+/// The handle that the processor keeps.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    rows: mpsc::UnboundedSender<Row>,
+    pub(crate) progress: watch::Receiver<Progress>,
+}
+
+impl Publisher {
+    /// Starts sending behind these ends, leftovers of the outbox first.
+    pub(crate) fn start(
+        kafka: Arc<Kafka>,
+        partition: i32,
+        topics: [String; 3],
+        ends: [End; 3],
+        leftovers: Vec<Row>,
+        acked_batch: i64,
+        stop: CancellationToken,
+    ) -> Self {
+        let acked = ends.map(|end| OutputState {
+            sequence: end.sequence,
+            acked_sequence: end.sequence,
+            acked_offset: end.offset,
+        });
+        let progress = Progress {
+            acked_batch,
+            acked,
+            records: 0,
+            forked: None,
+        };
+        let (report, watch) = watch::channel(progress.clone());
+        let (rows, inbox) = mpsc::unbounded_channel();
+        let next_offsets = ends.map(|end| end.next_offset);
+        let mut sender = Sender {
+            kafka,
+            partition,
+            topics,
+            next_offsets,
+            progress,
+            report,
+            queue: VecDeque::new(),
+            producer: None,
+        };
+        for row in leftovers {
+            sender.enqueue(row);
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sender.run(inbox) => {}
+            }
+        });
+        Self {
+            rows,
+            progress: watch,
+        }
+    }
+
+    /// Hands over the row of a committed batch.
+    pub(crate) fn send(&self, row: Row) {
+        // A stopped publisher takes nothing more; the outbox keeps the row for the next owner.
+        drop(self.rows.send(row));
+    }
+}
+
+struct Queued {
+    batch: i64,
+    records: Arc<Vec<OutRecord>>,
+    index: usize,
+}
+
+impl Queued {
+    fn record(&self) -> &OutRecord {
+        &self.records[self.index]
+    }
+}
+
+struct Sender {
+    kafka: Arc<Kafka>,
+    partition: i32,
+    topics: [String; 3],
+    next_offsets: [i64; 3],
+    progress: Progress,
+    report: watch::Sender<Progress>,
+    queue: VecDeque<Queued>,
+    producer: Option<FutureProducer>,
+}
+
+fn place(output: Output) -> usize {
+    match output {
+        Output::Events => 0,
+        Output::Retry => 1,
+        Output::Dlq => 2,
+    }
+}
+
+impl Sender {
+    async fn run(&mut self, mut inbox: mpsc::UnboundedReceiver<Row>) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            if self.queue.is_empty() {
+                match inbox.recv().await {
+                    Some(row) => self.enqueue(row),
+                    None => return,
+                }
+            }
+            while let Ok(row) = inbox.try_recv() {
+                self.enqueue(row);
+            }
+            match self.send_chunk().await {
+                Ok(()) => backoff = BACKOFF_MIN,
+                Err(Trouble::Retry(error)) => {
+                    warn!(
+                        kafka.partition = self.partition,
+                        error, "publishing failed; a new producer sends again"
+                    );
+                    self.discard_producer();
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+                Err(Trouble::Forked(reason)) => {
+                    self.progress.forked = Some(reason);
+                    self.report.send_replace(self.progress.clone());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Queues a row, without the records that the log already holds.
+    fn enqueue(&mut self, row: Row) {
+        let before = self.queue.len();
+        for (index, record) in row.records.iter().enumerate() {
+            if record.sequence > self.progress.acked[place(record.output)].acked_sequence {
+                self.queue.push_back(Queued {
+                    batch: row.batch,
+                    records: Arc::clone(&row.records),
+                    index,
+                });
+            }
+        }
+        if self.queue.len() == before && before == 0 {
+            self.progress.acked_batch = row.batch;
+            self.report.send_replace(self.progress.clone());
+        }
+    }
+
+    /// The leading records of one topic, as many as may be on their way at once.
+    fn chunk_length(&self) -> usize {
+        let output = self.queue[0].record().output;
+        let mut bytes = 0;
+        let fits = |queued: &&Queued| {
+            let record = queued.record();
+            bytes += record.value.as_ref().map_or(0, Vec::len) + 512;
+            record.output == output && bytes <= CHUNK_BYTES_MAX
+        };
+        self.queue
+            .iter()
+            .take(CHUNK_RECORDS_MAX)
+            .take_while(fits)
+            .count()
+            .max(1)
+    }
+
+    async fn send_chunk(&mut self) -> Result<(), Trouble> {
+        if self.queue.is_empty() {
+            return Ok(());
+        }
+        let length = self.chunk_length();
+        let output = self.queue[0].record().output;
+        let flights = self.launch(length)?;
+        let mut offsets = Vec::with_capacity(flights.len());
+        let mut trouble = None;
+        for flight in flights {
+            match flight.await {
+                Ok(Ok(delivery)) if delivery.offset >= 0 => offsets.push(delivery.offset),
+                Ok(Ok(_)) => trouble = Some("delivered without an offset".to_owned()),
+                Ok(Err((error, _))) => trouble = Some(error.to_string()),
+                Err(_) => trouble = Some("the producer dropped the record".to_owned()),
+            }
+            if trouble.is_some() {
+                break;
+            }
+        }
+        if !offsets.is_empty() {
+            self.check_offsets(output, &offsets).await?;
+            self.acknowledge(output, &offsets);
+        }
+        trouble.map_or(Ok(()), |error| Err(Trouble::Retry(error)))
+    }
+
+    /// Hands the leading records to librdkafka; fewer when its queue is full.
+    fn launch(&mut self, length: usize) -> Result<Vec<DeliveryFuture>, Trouble> {
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => self
+                .kafka
+                .publisher_config()
+                .create()
+                .map_err(|error| Trouble::Retry(error.to_string()))?,
+        };
+        let mut flights = Vec::with_capacity(length);
+        for queued in self.queue.iter().take(length) {
+            let record = queued.record();
+            let headers = record.headers.iter().fold(
+                OwnedHeaders::new_with_capacity(16),
+                |headers, (key, value)| {
+                    headers.insert(Header {
+                        key,
+                        value: Some(value),
+                    })
+                },
+            );
+            let outgoing = FutureRecord::<[u8], [u8]> {
+                topic: &self.topics[place(record.output)],
+                partition: Some(self.partition),
+                payload: record.value.as_deref(),
+                key: record.key.as_deref(),
+                timestamp: None,
+                headers: Some(headers),
+            };
+            match producer.send_result(outgoing) {
+                Ok(flight) => flights.push(flight),
+                Err((error, _))
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
+                        && !flights.is_empty() =>
+                {
+                    break;
+                }
+                Err((error, _)) => return Err(Trouble::Retry(error.to_string())),
+            }
+        }
+        self.producer = Some(producer);
+        Ok(flights)
+    }
+
+    /// Offsets that do not follow the known end mean that somebody else wrote: harmless when it is a former owner's
+    /// repeat, a fork of the sequence otherwise (H12).
+    async fn check_offsets(&mut self, output: Output, offsets: &[i64]) -> Result<(), Trouble> {
+        let from = self.next_offsets[place(output)];
+        let last = *offsets.last().expect("not empty");
+        let follows = offsets
+            .iter()
+            .zip(from..)
+            .all(|(offset, expected)| *offset == expected);
+        self.next_offsets[place(output)] = last + 1;
+        if follows {
+            return Ok(());
+        }
+        let topic = self.topics[place(output)].clone();
+        info!(
+            kafka.topic = topic,
+            kafka.partition = self.partition,
+            from,
+            last,
+            "reading what others wrote between"
+        );
+        let kafka = Arc::clone(&self.kafka);
+        let partition = self.partition;
+        let read_topic = topic.clone();
+        let read = move || own_log::read_range(&kafka, &read_topic, partition, from, last + 1);
+        let between = tokio::task::spawn_blocking(read)
+            .await
+            .context("reading the own topic")
+            .and_then(std::convert::identity)
+            .map_err(|error| Trouble::Retry(format!("{error:#}")))?;
+        let acked = self.progress.acked[place(output)].acked_sequence;
+        let ours = |sequence| {
+            self.queue
+                .iter()
+                .map(Queued::record)
+                .find(|mine| mine.output == output && mine.sequence == sequence)
+        };
+        for record in between {
+            let Some(sequence) = events::envelope::sequence(&record.headers) else {
+                continue;
+            };
+            let id = events::envelope::text(&record.headers, events::envelope::name::ID);
+            if sequence > acked && ours(sequence).is_none_or(|mine| mine.id() != id) {
+                return Err(Trouble::Forked(format!(
+                    "{topic}/{partition} holds another record under sequence {sequence} at offset {}: two databases \
+                     wrote this topic",
+                    record.offset
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, output: Output, offsets: &[i64]) {
+        for offset in offsets {
+            let queued = self.queue.pop_front().expect("one record per offset");
+            let acked = &mut self.progress.acked[place(output)];
+            acked.acked_sequence = queued.record().sequence;
+            acked.acked_offset = *offset;
+            self.progress.records += 1;
+            if self
+                .queue
+                .front()
+                .is_none_or(|next| next.batch != queued.batch)
+            {
+                self.progress.acked_batch = queued.batch;
+            }
+        }
+        self.report.send_replace(self.progress.clone());
+    }
+
+    /// Dropping a producer blocks while it purges, so not on a worker of the runtime.
+    fn discard_producer(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            tokio::task::spawn_blocking(move || {
+                producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+                drop(producer);
+            });
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            std::thread::spawn(move || drop(producer));
+        }
+    }
+}
+
+enum Trouble {
+    Retry(String),
+    Forked(String),
+}

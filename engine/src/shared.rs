@@ -1,0 +1,161 @@
+//! What all processors of a process share.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context;
+use events::codec::Codec;
+use sqlx::PgPool;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::batch::Item;
+use crate::intake::Place;
+use crate::kafka::Kafka;
+use crate::lease::IdIssuer;
+use crate::meters::Meters;
+use crate::own_log;
+use crate::record::Output;
+use crate::registry::Registry;
+use crate::service::{Description, Service};
+use crate::status::Status;
+use crate::store;
+use crate::timers::Ends;
+use crate::wait::Acked;
+
+/// Effects of one process that are under way at once.
+pub(crate) const EFFECTS_IN_FLIGHT_MAX: usize = 64;
+
+/// Settings of an engine that are not Kafka's.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names this process in owner columns, logs and dead letters.
+    pub instance: String,
+    /// A timer overdue by more than this rests that long after an assignment.
+    pub timer_grace: Duration,
+    /// Most inputs of one batch.
+    pub batch_max: usize,
+}
+
+impl Settings {
+    /// The normal settings for a process of this name.
+    #[must_use]
+    pub fn new(instance: impl Into<String>) -> Self {
+        Self {
+            instance: instance.into(),
+            timer_grace: Duration::from_secs(60),
+            batch_max: 500,
+        }
+    }
+}
+
+/// Everything the processors of a service need, once.
+#[derive(Debug)]
+pub(crate) struct Shared<S: Service> {
+    pub(crate) service: Arc<S>,
+    pub(crate) description: Description,
+    pub(crate) kafka: Arc<Kafka>,
+    pub(crate) pool: PgPool,
+    pub(crate) codec: Arc<Codec>,
+    pub(crate) registry: Registry,
+    pub(crate) ids: IdIssuer,
+    pub(crate) instance: String,
+    pub(crate) settings: Settings,
+    /// Input topics as on the broker, in the order of the description.
+    pub(crate) inputs: Vec<String>,
+    /// Own topics as on the broker, in the order of [`Output::ALL`].
+    pub(crate) outputs: [String; 3],
+    pub(crate) acked: Acked,
+    pub(crate) status: Status,
+    pub(crate) meters: Meters,
+    pub(crate) effects: Arc<Semaphore>,
+    pub(crate) resume: Resume,
+}
+
+/// Stopped processors that an operator wants to go on.
+#[derive(Debug, Default)]
+pub(crate) struct Resume {
+    wanted: Mutex<HashSet<i32>>,
+    changed: Notify,
+}
+
+impl Resume {
+    pub(crate) fn want(&self, partition: i32) {
+        self.wanted
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(partition);
+        self.changed.notify_waiters();
+    }
+
+    fn take(&self, partition: i32) -> bool {
+        self.wanted
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .remove(&partition)
+    }
+}
+
+impl<S: Service> Shared<S> {
+    /// Names of the own topics on the broker.
+    pub(crate) fn output_topics(kafka: &Kafka, description: &Description) -> [String; 3] {
+        Output::ALL.map(|output| store::output_topic(kafka, description, output))
+    }
+
+    /// The command that recovers this service.
+    pub(crate) fn rebuild_hint(&self) -> String {
+        format!("cargo orderctl rebuild {}", self.description.name)
+    }
+
+    /// Waits until an operator resumes a stopped processor.
+    pub(crate) async fn resumed(&self, partition: i32) {
+        loop {
+            let changed = self.resume.changed.notified();
+            if self.resume.take(partition) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The ends of a processor's input partitions, with a moment before they were asked for.
+    pub(crate) async fn input_ends(&self, partition: i32) -> anyhow::Result<Ends> {
+        let mut conn = self.pool.acquire().await?;
+        let at = store::now(&mut conn).await?;
+        drop(conn);
+        let kafka = Arc::clone(&self.kafka);
+        let places: Vec<_> = self
+            .inputs
+            .iter()
+            .map(|topic| (topic.clone(), partition))
+            .collect();
+        let ask = move || -> anyhow::Result<HashMap<String, i64>> {
+            let marks = own_log::watermarks(&kafka, &places)?;
+            Ok(places
+                .into_iter()
+                .map(|(topic, _)| topic)
+                .zip(marks.into_iter().map(|(_, high)| high))
+                .collect())
+        };
+        let ends = tokio::task::spawn_blocking(ask)
+            .await
+            .context("asking for ends")??;
+        Ok(Ends { at, ends })
+    }
+
+    /// True when this input topic feeds the read model.
+    pub(crate) fn is_read_model(&self, topic: usize) -> bool {
+        self.description.read_model == Some(self.description.inputs[topic].name)
+    }
+
+    /// Where the processor stands once these items are taken, per input topic that moves.
+    pub(crate) fn places<I>(&self, items: &[Item<I>]) -> Vec<(String, Place)> {
+        let mut last: Vec<Option<Place>> = vec![None; self.inputs.len()];
+        for (topic, place) in items.iter().filter_map(|item| item.place) {
+            last[topic] = Some(place);
+        }
+        let moved =
+            |(topic, place): (&String, Option<Place>)| place.map(|place| (topic.clone(), place));
+        self.inputs.iter().zip(last).filter_map(moved).collect()
+    }
+}
