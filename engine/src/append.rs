@@ -62,9 +62,7 @@ pub struct Appender {
 
 impl std::fmt::Debug for Appender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Appender")
-            .field("kafka", &self.kafka)
-            .finish_non_exhaustive()
+        f.debug_struct("Appender").field("kafka", &self.kafka).finish_non_exhaustive()
     }
 }
 
@@ -75,10 +73,7 @@ impl Appender {
     /// When librdkafka refuses the settings.
     pub fn new(kafka: Arc<Kafka>) -> anyhow::Result<Self> {
         let producer = kafka.appender_config().create()?;
-        Ok(Self {
-            kafka,
-            producer: Arc::new(Mutex::new((0, producer))),
-        })
+        Ok(Self { kafka, producer: Arc::new(Mutex::new((0, producer))) })
     }
 
     /// Appends a record and waits until Kafka gave it an offset, 5 s at most.
@@ -86,11 +81,7 @@ impl Appender {
     /// # Errors
     /// [`AppendError`]; with `Unavailable` the record may be in the log.
     pub async fn append(&self, record: NewRecord) -> Result<Appended, AppendError> {
-        let header_bytes: usize = record
-            .headers
-            .iter()
-            .map(|(name, value)| name.len() + value.len() + 8)
-            .sum();
+        let header_bytes: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
         if record.value.len() + header_bytes + FRAMING_BYTES > INPUT_BYTES_MAX {
             return Err(AppendError::TooLarge);
         }
@@ -103,32 +94,18 @@ impl Appender {
 
     async fn send(&self, record: &NewRecord) -> Result<Appended, AppendError> {
         let topic = self.kafka.topic(record.topic);
-        let headers = record.headers.iter().fold(
-            OwnedHeaders::new_with_capacity(12),
-            |headers, (key, value)| {
-                headers.insert(Header {
-                    key,
-                    value: Some(value),
-                })
-            },
-        );
+        let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(12), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
         let (generation, flight) = loop {
             let (generation, producer) = self.current();
-            let outgoing = FutureRecord::to(&topic)
-                .key(&record.key)
-                .payload(&record.value)
-                .headers(headers.clone());
+            let outgoing = FutureRecord::to(&topic).key(&record.key).payload(&record.value).headers(headers.clone());
             match producer.send_result(outgoing) {
                 Ok(flight) => break (generation, flight),
-                Err((error, _))
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
-                {
+                Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
                     tokio::time::sleep(QUEUE_FULL_RETRY).await;
                 }
-                Err((error, _))
-                    if error.rdkafka_error_code()
-                        == Some(RDKafkaErrorCode::MessageSizeTooLarge) =>
-                {
+                Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                     return Err(AppendError::TooLarge);
                 }
                 Err((error, _)) => {
@@ -138,37 +115,26 @@ impl Appender {
             }
         };
         match flight.await {
-            Ok(Ok(delivery)) if delivery.offset >= 0 => Ok(Appended {
-                topic,
-                partition: delivery.partition,
-                offset: delivery.offset,
-            }),
-            Ok(Err((error, _)))
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) =>
-            {
+            Ok(Ok(delivery)) if delivery.offset >= 0 => {
+                Ok(Appended { topic, partition: delivery.partition, offset: delivery.offset })
+            }
+            Ok(Err((error, _))) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                 Err(AppendError::TooLarge)
             }
             Ok(Ok(_)) => {
                 self.replace(generation);
-                Err(AppendError::Unavailable(
-                    "a report without an offset".to_owned(),
-                ))
+                Err(AppendError::Unavailable("a report without an offset".to_owned()))
             }
             Ok(Err((error, _))) => {
                 self.replace(generation);
                 Err(AppendError::Unavailable(error.to_string()))
             }
-            Err(_) => Err(AppendError::Unavailable(
-                "the producer was replaced".to_owned(),
-            )),
+            Err(_) => Err(AppendError::Unavailable("the producer was replaced".to_owned())),
         }
     }
 
     fn current(&self) -> (u64, FutureProducer) {
-        self.producer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Drops a producer that erred, once; its other records are purged and their callers get "unknown".

@@ -44,10 +44,7 @@ pub(crate) struct Start {
 }
 
 /// Takes processors over: the bump commits before anything is read (H3).
-pub(crate) async fn begin<S: Service>(
-    shared: &Arc<Shared<S>>,
-    partitions: &[i32],
-) -> Result<Vec<Start>, sqlx::Error> {
+pub(crate) async fn begin<S: Service>(shared: &Arc<Shared<S>>, partitions: &[i32]) -> Result<Vec<Start>, sqlx::Error> {
     let (shared, partitions) = (Arc::clone(shared), partitions.to_vec());
     let task = tokio::spawn(async move {
         let mut conn = shared.pool.acquire().await?;
@@ -124,26 +121,16 @@ impl<S: Service> Supervisor<S> {
             match ended {
                 Ended::Revoked => return,
                 Ended::Again(reason) => {
-                    info!(
-                        kafka.partition = self.partition,
-                        reason, "the processor is assigned anew"
-                    );
-                    self.shared
-                        .status
-                        .set(self.partition, State::Preparing, Some(reason));
+                    info!(kafka.partition = self.partition, reason, "the processor is assigned anew");
+                    self.shared.status.set(self.partition, State::Preparing, Some(reason));
                     if self.stopped_within(backoff).await {
                         return;
                     }
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
                 Ended::Stopped(reason) => {
-                    error!(
-                        kafka.partition = self.partition,
-                        reason, "the processor has stopped"
-                    );
-                    self.shared
-                        .status
-                        .set(self.partition, State::Stopped, Some(reason));
+                    error!(kafka.partition = self.partition, reason, "the processor has stopped");
+                    self.shared.status.set(self.partition, State::Stopped, Some(reason));
                     tokio::select! {
                         () = self.stop.cancelled() => return,
                         () = self.shared.resumed(self.partition) => backoff = BACKOFF_MIN,
@@ -158,9 +145,7 @@ impl<S: Service> Supervisor<S> {
     }
 
     async fn stopped_within(&self, time: Duration) -> bool {
-        tokio::time::timeout(time, self.stop.cancelled())
-            .await
-            .is_ok()
+        tokio::time::timeout(time, self.stop.cancelled()).await.is_ok()
     }
 
     /// A new epoch, and a feed from the committed positions.
@@ -178,9 +163,7 @@ impl<S: Service> Supervisor<S> {
                 }
             };
             debug!(kafka.partition = self.partition, reason, "not assigned yet");
-            self.shared
-                .status
-                .set(self.partition, State::Waiting, Some(reason));
+            self.shared.status.set(self.partition, State::Waiting, Some(reason));
             if self.stopped_within(backoff).await {
                 return None;
             }
@@ -190,14 +173,8 @@ impl<S: Service> Supervisor<S> {
 
     async fn seek(&self, start: &Start) -> Result<Feed, String> {
         let (reply, answer) = oneshot::channel();
-        let order = Control::Seek {
-            partition: self.partition,
-            places: start.places.clone(),
-            reply,
-        };
-        self.control
-            .send(order)
-            .map_err(|_| "the consumer has ended".to_owned())?;
+        let order = Control::Seek { partition: self.partition, places: start.places.clone(), reply };
+        self.control.send(order).map_err(|_| "the consumer has ended".to_owned())?;
         tokio::select! {
             () = self.stop.cancelled() => Err("given back".to_owned()),
             answer = answer => answer.map_err(|_| "the consumer has ended".to_owned())?,
@@ -233,9 +210,7 @@ impl<S: Service> Supervisor<S> {
                 Err(error) => {
                     let reason = format!("waits to compare the log with the database: {error:#}");
                     debug!(kafka.partition = self.partition, reason);
-                    self.shared
-                        .status
-                        .set(self.partition, State::Waiting, Some(reason));
+                    self.shared.status.set(self.partition, State::Waiting, Some(reason));
                 }
             }
             if self.stopped_within(backoff).await {
@@ -256,17 +231,12 @@ impl<S: Service> Supervisor<S> {
             }
             own_log::compare(&kafka, partition, &topics, states)
         };
-        let comparison = tokio::task::spawn_blocking(compare)
-            .await
-            .context("comparing log and database")??;
+        let comparison = tokio::task::spawn_blocking(compare).await.context("comparing log and database")??;
         let ends = match comparison {
             Comparison::Fits(ends) => ends,
             Comparison::Differs(reason) => return Ok(Found::Differs(reason)),
         };
-        let acked_batch = left
-            .rows
-            .first()
-            .map_or(start.owned.batch, |row| row.batch - 1);
+        let acked_batch = left.rows.first().map_or(start.owned.batch, |row| row.batch - 1);
         let sequences = left.outputs.map(|state| state.sequence);
         let publisher = Publisher::start(
             Arc::clone(&self.shared.kafka),
@@ -294,17 +264,11 @@ impl<S: Service> Supervisor<S> {
         let task = tokio::spawn(async move {
             let mut conn = shared.pool.acquire().await?;
             let states = store::outputs(&mut conn, partition).await?;
-            let outputs = shared
-                .outputs
-                .each_ref()
-                .map(|topic| states.get(topic).copied().unwrap_or_default());
+            let outputs = shared.outputs.each_ref().map(|topic| states.get(topic).copied().unwrap_or_default());
             let mut rows = Vec::new();
             for (batch, bytes) in store::outbox(&mut conn, partition).await? {
                 let records = unpack(&bytes).context("an outbox row of another build")?;
-                rows.push(Row {
-                    batch,
-                    records: Arc::new(records),
-                });
+                rows.push(Row { batch, records: Arc::new(records) });
             }
             let model = match shared.description.read_model {
                 Some(topic) => store::read_model_sequence(&mut conn, topic, partition).await?,
@@ -316,10 +280,7 @@ impl<S: Service> Supervisor<S> {
                 effects: shared.service.effects_due(&mut conn, partition).await?,
                 tries: store::tries(&mut conn, partition).await?,
                 next_timer: shared.service.next_timer(&mut conn, partition).await?,
-                model: Place {
-                    next_offset: 0,
-                    last_sequence: model,
-                },
+                model: Place { next_offset: 0, last_sequence: model },
                 now: store::now(&mut conn).await?,
             })
         });

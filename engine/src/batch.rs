@@ -132,11 +132,7 @@ async fn attempt<S: Service>(
 }
 
 fn database(error: sqlx::Error) -> BatchError {
-    if is_record_fault(&error) {
-        BatchError::Fault(error)
-    } else {
-        BatchError::Outage(error)
-    }
+    if is_record_fault(&error) { BatchError::Fault(error) } else { BatchError::Outage(error) }
 }
 
 async fn fill<S: Service>(
@@ -146,39 +142,20 @@ async fn fill<S: Service>(
     conn: &mut PgConnection,
 ) -> Result<Committed, BatchError> {
     let places = shared.places(&batch.items);
-    let acked: Vec<_> = shared
-        .outputs
-        .iter()
-        .cloned()
-        .zip(batch.acked)
-        .filter(|(_, state)| state.acked_sequence > 0)
-        .collect();
+    let acked: Vec<_> =
+        shared.outputs.iter().cloned().zip(batch.acked).filter(|(_, state)| state.acked_sequence > 0).collect();
     let now = store::fence(conn, owned, &places, &acked, batch.acked_batch)
         .await
         .map_err(database)?
         .ok_or(BatchError::Fenced)?;
     let timers = match batch.window {
-        Some(window) => shared
-            .service
-            .due_timers(conn, owned.partition, window)
-            .await
-            .map_err(database)?,
+        Some(window) => shared.service.due_timers(conn, owned.partition, window).await.map_err(database)?,
         None => Vec::new(),
     };
-    let repeated = repeated_commands(conn, &batch.items)
-        .await
-        .map_err(database)?;
-    let mut inputs: Vec<&S::Input> = batch
-        .items
-        .iter()
-        .filter_map(|item| item.what.input())
-        .collect();
+    let repeated = repeated_commands(conn, &batch.items).await.map_err(database)?;
+    let mut inputs: Vec<&S::Input> = batch.items.iter().filter_map(|item| item.what.input()).collect();
     inputs.extend(timers.iter().map(|timer| &timer.input));
-    let mut states = shared
-        .service
-        .load(conn, owned.partition, &inputs, &[])
-        .await
-        .map_err(database)?;
+    let mut states = shared.service.load(conn, owned.partition, &inputs, &[]).await.map_err(database)?;
 
     let mut work = Work {
         shared,
@@ -196,18 +173,10 @@ async fn fill<S: Service>(
     for timer in &timers {
         work.fire(&timer.input, timer.set_by, &mut states).await?;
     }
-    shared
-        .service
-        .save(conn, owned.partition, &states)
-        .await
-        .map_err(database)?;
+    shared.service.save(conn, owned.partition, &states).await.map_err(database)?;
     work.save(conn, batch).await.map_err(database)?;
     let next_timer = match batch.window {
-        Some(_) => shared
-            .service
-            .next_timer(conn, owned.partition)
-            .await
-            .map_err(database)?,
+        Some(_) => shared.service.next_timer(conn, owned.partition).await.map_err(database)?,
         None => None,
     };
     Ok(Committed {
@@ -239,15 +208,9 @@ impl<I> What<I> {
     }
 }
 
-async fn repeated_commands<I>(
-    conn: &mut PgConnection,
-    items: &[Item<I>],
-) -> Result<HashSet<CommandId>, sqlx::Error> {
-    let commands: Vec<i64> = items
-        .iter()
-        .filter_map(|item| item.what.command())
-        .map(|command| command.command_id.0)
-        .collect();
+async fn repeated_commands<I>(conn: &mut PgConnection, items: &[Item<I>]) -> Result<HashSet<CommandId>, sqlx::Error> {
+    let commands: Vec<i64> =
+        items.iter().filter_map(|item| item.what.command()).map(|command| command.command_id.0).collect();
     if commands.is_empty() {
         return Ok(HashSet::new());
     }
@@ -275,12 +238,7 @@ struct Reason<'a> {
 }
 
 impl<S: Service> Work<'_, S> {
-    async fn take(
-        &mut self,
-        index: usize,
-        item: &Item<S::Input>,
-        states: &mut S::States,
-    ) -> Result<(), BatchError> {
+    async fn take(&mut self, index: usize, item: &Item<S::Input>, states: &mut S::States) -> Result<(), BatchError> {
         match &item.what {
             What::Passed => Ok(()),
             What::Dead(record, death) => self.bury(record, death).await,
@@ -288,11 +246,7 @@ impl<S: Service> Work<'_, S> {
                 let decided = self.shared.service.decide(states, input, self.now);
                 let event = decided.map_err(|failure| BatchError::Failure(index, failure))?;
                 let causation = Some(set_by.event_id.0);
-                let reason = Reason {
-                    cause: Cause::Effect,
-                    causation,
-                    traceparent: None,
-                };
+                let reason = Reason { cause: Cause::Effect, causation, traceparent: None };
                 match event {
                     Some(event) => self.record(event, &reason, states).await,
                     None => Ok(()),
@@ -325,48 +279,27 @@ impl<S: Service> Work<'_, S> {
         let decided = self.shared.service.decide(states, &input.input, self.now);
         let event = decided.map_err(|failure| BatchError::Failure(index, failure))?;
         let cause = Cause::Record(input.position.clone());
-        let reason = Reason {
-            cause,
-            causation: input.id,
-            traceparent: input.traceparent.as_deref(),
-        };
+        let reason = Reason { cause, causation: input.id, traceparent: input.traceparent.as_deref() };
         match event {
             Some(event) => self.record(event, &reason, states).await,
-            None if input.command.is_some() => Err(BatchError::Broken(format!(
-                "the command at {} yielded no event",
-                reason.cause
-            ))),
+            None if input.command.is_some() => {
+                Err(BatchError::Broken(format!("the command at {} yielded no event", reason.cause)))
+            }
             None => Ok(()),
         }
     }
 
-    async fn fire(
-        &mut self,
-        input: &S::Input,
-        set_by: SetBy,
-        states: &mut S::States,
-    ) -> Result<(), BatchError> {
-        let broken = |why: &str| {
-            BatchError::Broken(format!("the timer set by event {}: {why}", set_by.event_id))
-        };
+    async fn fire(&mut self, input: &S::Input, set_by: SetBy, states: &mut S::States) -> Result<(), BatchError> {
+        let broken = |why: &str| BatchError::Broken(format!("the timer set by event {}: {why}", set_by.event_id));
         let decided = self.shared.service.decide(states, input, self.now);
         let event = decided.map_err(|failure| broken(&failure.to_string()))?;
         let event = event.ok_or_else(|| broken("no event moved it"))?;
-        let reason = Reason {
-            cause: Cause::Timer,
-            causation: Some(set_by.event_id.0),
-            traceparent: None,
-        };
+        let reason = Reason { cause: Cause::Timer, causation: Some(set_by.event_id.0), traceparent: None };
         self.record(event, &reason, states).await
     }
 
     /// Gives an event its ID and sequence, and folds it.
-    async fn record(
-        &mut self,
-        event: S::Event,
-        reason: &Reason<'_>,
-        states: &mut S::States,
-    ) -> Result<(), BatchError> {
+    async fn record(&mut self, event: S::Event, reason: &Reason<'_>, states: &mut S::States) -> Result<(), BatchError> {
         let service = &self.shared.service;
         let about = service.about(&event);
         let id = self.shared.ids.issue().await;
@@ -387,15 +320,10 @@ impl<S: Service> Work<'_, S> {
         };
         let value = service
             .encode(&self.shared.codec, &event)
-            .map_err(|error| {
-                BatchError::Broken(format!("encoding {}: {error}", about.type_name))
-            })?;
+            .map_err(|error| BatchError::Broken(format!("encoding {}: {error}", about.type_name)))?;
         if value.len() > RECORD_BYTES_MAX {
             let bytes = value.len();
-            return Err(BatchError::Broken(format!(
-                "{} of {key} has {bytes} bytes, too many",
-                about.type_name
-            )));
+            return Err(BatchError::Broken(format!("{} of {key} has {bytes} bytes, too many", about.type_name)));
         }
         let headers = envelope.headers();
         self.records.push(OutRecord {
@@ -417,12 +345,7 @@ impl<S: Service> Work<'_, S> {
                 at: self.now,
             });
         }
-        let recorded = Recorded {
-            event,
-            id: EventId(id),
-            sequence,
-            at: self.now,
-        };
+        let recorded = Recorded { event, id: EventId(id), sequence, at: self.now };
         service.evolve(states, &recorded);
         Ok(())
     }
@@ -430,23 +353,14 @@ impl<S: Service> Work<'_, S> {
     async fn bury(&mut self, record: &Record, death: &Death) -> Result<(), BatchError> {
         let id = self.shared.ids.issue().await;
         let sequence = self.sequences[2] + 1;
-        let scribe = Scribe {
-            service: self.shared.description.name,
-            instance: &self.shared.instance,
-            now: self.now,
-        };
-        self.records
-            .push(dead::letter(scribe, id, sequence, record, death));
+        let scribe = Scribe { service: self.shared.description.name, instance: &self.shared.instance, now: self.now };
+        self.records.push(dead::letter(scribe, id, sequence, record, death));
         self.sequences[2] = sequence;
         self.shared.meters.dead.inc();
         Ok(())
     }
 
-    async fn save(
-        &self,
-        conn: &mut PgConnection,
-        batch: &Batch<S::Input>,
-    ) -> Result<(), sqlx::Error> {
+    async fn save(&self, conn: &mut PgConnection, batch: &Batch<S::Input>) -> Result<(), sqlx::Error> {
         store::save_commands(conn, &self.taken).await?;
         if let Some(topic) = self.shared.description.read_model
             && self.model != batch.model

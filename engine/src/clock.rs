@@ -12,9 +12,7 @@ use time::OffsetDateTime;
 pub fn wall() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "the one clock module")]
     let now = SystemTime::now();
-    let millis = now.duration_since(UNIX_EPOCH).map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    });
+    let millis = now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
     Timestamp(millis)
 }
 

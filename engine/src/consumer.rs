@@ -52,59 +52,37 @@ struct Routes {
 
 impl<S: Service> GroupContext<S> {
     pub(crate) fn new(shared: Arc<Shared<S>>, runtime: Handle, control: ControlSender) -> Self {
-        Self {
-            shared,
-            runtime,
-            control,
-            routes: Mutex::new(Routes::default()),
-        }
+        Self { shared, runtime, control, routes: Mutex::new(Routes::default()) }
     }
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
-        self.routes
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.routes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Processors of which all input partitions are given; the rest is left out (DESIGN §2).
     fn complete(&self, given: &TopicPartitionList) -> (Vec<i32>, Option<String>) {
         let mut topics: BTreeMap<i32, BTreeSet<String>> = BTreeMap::new();
         for element in given.elements() {
-            topics
-                .entry(element.partition())
-                .or_default()
-                .insert(element.topic().to_owned());
+            topics.entry(element.partition()).or_default().insert(element.topic().to_owned());
         }
-        let whole =
-            |given: &BTreeSet<String>| self.shared.inputs.iter().all(|topic| given.contains(topic));
-        let halves: Vec<i32> = topics
-            .iter()
-            .filter(|(_, given)| !whole(given))
-            .map(|(number, _)| *number)
-            .collect();
+        let whole = |given: &BTreeSet<String>| self.shared.inputs.iter().all(|topic| given.contains(topic));
+        let halves: Vec<i32> = topics.iter().filter(|(_, given)| !whole(given)).map(|(number, _)| *number).collect();
         let trouble = (!halves.is_empty()).then(|| {
             format!(
                 "the group gave only some of the input partitions of processors {halves:?}; none of them is taken: \
                  another member subscribes to other topics (two versions side by side?)"
             )
         });
-        let complete = topics
-            .iter()
-            .filter(|(_, given)| whole(given))
-            .map(|(number, _)| *number)
-            .collect();
+        let complete = topics.iter().filter(|(_, given)| whole(given)).map(|(number, _)| *number).collect();
         (complete, trouble)
     }
 
     /// Becomes the owner of these processors and reads their positions. Blocks the thread for seconds at most.
     fn begin(&self, consumer: &Group<S>, partitions: &[i32]) {
-        let begun = self
-            .runtime
-            .block_on(assignment::begin(&self.shared, partitions));
-        let list = begun.as_ref().map_or_else(
-            |_| TopicPartitionList::new(),
-            |starts| assignment_list(&self.shared.inputs, starts),
-        );
+        let begun = self.runtime.block_on(assignment::begin(&self.shared, partitions));
+        let list = begun
+            .as_ref()
+            .map_or_else(|_| TopicPartitionList::new(), |starts| assignment_list(&self.shared.inputs, starts));
         if let Err(error) = consumer.assign(&list) {
             error!(%error, "librdkafka refuses the assignment");
         }
@@ -125,9 +103,7 @@ impl<S: Service> GroupContext<S> {
             }
             Err(error) => {
                 warn!(%error, "the assignment waits for the database");
-                self.shared.status.trouble(Some(format!(
-                    "the assignment waits for the database: {error}"
-                )));
+                self.shared.status.trouble(Some(format!("the assignment waits for the database: {error}")));
                 routes.pending = partitions.to_vec();
                 routes.retry_at = Some(Instant::now() + RETRY_EVERY);
             }
@@ -165,11 +141,7 @@ impl<S: Service> GroupContext<S> {
         let due = {
             let routes = self.routes();
             let due = routes.retry_at.is_some_and(|at| at <= Instant::now());
-            if due {
-                routes.pending.clone()
-            } else {
-                Vec::new()
-            }
+            if due { routes.pending.clone() } else { Vec::new() }
         };
         if !due.is_empty() {
             self.begin(consumer, &due);
@@ -217,11 +189,7 @@ impl<S: Service> GroupContext<S> {
                     }
                 }
             }
-            Control::Seek {
-                partition,
-                places,
-                reply,
-            } => {
+            Control::Seek { partition, places, reply } => {
                 let sought = self.seek(consumer, partition, &places);
                 // A supervisor that was ended meanwhile does not wait for the reply.
                 drop(reply.send(sought));
@@ -230,46 +198,26 @@ impl<S: Service> GroupContext<S> {
     }
 
     /// Pause first, then seek: a seek before a pause was lost (PITFALLS P1.7).
-    fn seek(
-        &self,
-        consumer: &Group<S>,
-        partition: i32,
-        places: &HashMap<String, Place>,
-    ) -> Result<Feed, String> {
+    fn seek(&self, consumer: &Group<S>, partition: i32, places: &HashMap<String, Place>) -> Result<Feed, String> {
         if !self.routes().pipes.contains_key(&partition) {
             return Err("it is no longer assigned here".to_owned());
         }
         pause(consumer, &self.shared.inputs, partition);
         let mut list = TopicPartitionList::new();
         for topic in &self.shared.inputs {
-            let offset = places
-                .get(topic)
-                .map_or(Offset::Beginning, |place| Offset::Offset(place.next_offset));
-            list.add_partition_offset(topic, partition, offset)
-                .map_err(|error| error.to_string())?;
+            let offset = places.get(topic).map_or(Offset::Beginning, |place| Offset::Offset(place.next_offset));
+            list.add_partition_offset(topic, partition, offset).map_err(|error| error.to_string())?;
         }
-        let sought = consumer
-            .seek_partitions(list, SEEK_TIMEOUT)
-            .map_err(|error| error.to_string())?;
-        if let Some(element) = sought
-            .elements()
-            .iter()
-            .find(|element| element.error().is_err())
-        {
-            return Err(format!(
-                "seeking {}: {:?}",
-                element.topic(),
-                element.error()
-            ));
+        let sought = consumer.seek_partitions(list, SEEK_TIMEOUT).map_err(|error| error.to_string())?;
+        if let Some(element) = sought.elements().iter().find(|element| element.error().is_err()) {
+            return Err(format!("seeking {}: {:?}", element.topic(), element.error()));
         }
         let (pipe, feed) = Feed::new(partition, self.control.clone());
         let mut routes = self.routes();
         routes.pipes.insert(partition, pipe);
         routes.paused.remove(&partition);
         drop(routes);
-        consumer
-            .resume(&partitions(&self.shared.inputs, partition))
-            .map_err(|error| error.to_string())?;
+        consumer.resume(&partitions(&self.shared.inputs, partition)).map_err(|error| error.to_string())?;
         Ok(feed)
     }
 }
@@ -280,17 +228,14 @@ impl<S: Service> ClientContext for GroupContext<S> {
         for (topic, of_topic) in &statistics.topics {
             for (partition, of_partition) in &of_topic.partitions {
                 if *partition >= 0 && of_partition.hi_offset >= 0 {
-                    ends.entry(*partition)
-                        .or_default()
-                        .insert(topic, of_partition.hi_offset);
+                    ends.entry(*partition).or_default().insert(topic, of_partition.hi_offset);
                 }
             }
         }
         for (partition, ends) in ends {
             self.shared.status.update(partition, |status| {
-                let behind = |(topic, end): (&&str, &i64)| {
-                    (end - status.positions.get(*topic).copied().unwrap_or(0)).max(0)
-                };
+                let behind =
+                    |(topic, end): (&&str, &i64)| (end - status.positions.get(*topic).copied().unwrap_or(0)).max(0);
                 status.lag = ends.iter().map(behind).sum();
             });
         }
@@ -303,12 +248,7 @@ impl<S: Service> ClientContext for GroupContext<S> {
 }
 
 impl<S: Service> ConsumerContext for GroupContext<S> {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        what: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         match what {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.take(consumer, list),
             _ => {
@@ -352,24 +292,16 @@ pub(crate) fn poll<S: Service>(
     }
 }
 
-fn report<S: Service>(
-    consumer: &Group<S>,
-    context: &GroupContext<S>,
-    error: &KafkaError,
-) -> Result<(), String> {
+fn report<S: Service>(consumer: &Group<S>, context: &GroupContext<S>, error: &KafkaError) -> Result<(), String> {
     if let Some((code, reason)) = consumer.client().fatal_error() {
         return Err(format!("the consumer cannot go on: {code}: {reason}"));
     }
     let code = error.rdkafka_error_code();
     if matches!(
         code,
-        Some(
-            rdkafka::types::RDKafkaErrorCode::AutoOffsetReset
-                | rdkafka::types::RDKafkaErrorCode::OffsetOutOfRange
-        )
+        Some(rdkafka::types::RDKafkaErrorCode::AutoOffsetReset | rdkafka::types::RDKafkaErrorCode::OffsetOutOfRange)
     ) {
-        let reason =
-            format!("an input partition does not reach to the stored position any more: {error}");
+        let reason = format!("an input partition does not reach to the stored position any more: {error}");
         error!(reason);
         context.shared.status.trouble(Some(reason));
     } else {
@@ -395,9 +327,7 @@ fn partitions(inputs: &[String], partition: i32) -> TopicPartitionList {
 fn offsets(partition: i32, places: &HashMap<String, Place>) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for (topic, place) in places {
-        if let Err(error) =
-            list.add_partition_offset(topic, partition, Offset::Offset(place.next_offset))
-        {
+        if let Err(error) = list.add_partition_offset(topic, partition, Offset::Offset(place.next_offset)) {
             debug!(%error, "an offset that Kafka cannot hold");
         }
     }
@@ -410,8 +340,7 @@ fn assignment_list(inputs: &[String], starts: &[Start]) -> TopicPartitionList {
         for topic in inputs {
             let place = start.places.get(topic);
             let offset = place.map_or(Offset::Beginning, |place| Offset::Offset(place.next_offset));
-            list.add_partition_offset(topic, start.owned.partition, offset)
-                .expect("a position is a valid offset");
+            list.add_partition_offset(topic, start.owned.partition, offset).expect("a position is a valid offset");
         }
     }
     list

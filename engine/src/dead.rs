@@ -23,19 +23,9 @@ pub(crate) struct Scribe<'a> {
 }
 
 /// The record for `<crate>.dlq`.
-pub(crate) fn letter(
-    scribe: Scribe<'_>,
-    id: i64,
-    sequence: i64,
-    record: &Record,
-    death: &Death,
-) -> OutRecord {
+pub(crate) fn letter(scribe: Scribe<'_>, id: i64, sequence: i64, record: &Record, death: &Death) -> OutRecord {
     let cause = Cause::Record(position(record, None));
-    let subject = record
-        .key
-        .as_deref()
-        .and_then(|key| std::str::from_utf8(key).ok())
-        .unwrap_or_default();
+    let subject = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default();
     let envelope = Envelope {
         id,
         type_name: "orderlog.engine.RecordDied",
@@ -44,8 +34,7 @@ pub(crate) fn letter(
         time: scribe.now,
         sequence: Some(sequence),
         correlation: None,
-        causation: envelope::text(&record.headers, envelope::name::ID)
-            .and_then(|id| id.parse().ok()),
+        causation: envelope::text(&record.headers, envelope::name::ID).and_then(|id| id.parse().ok()),
         cause: Some(&cause),
         traceparent: None,
         avro: false,
@@ -73,13 +62,7 @@ pub(crate) fn letter(
     }
     headers.extend(originals(&record.headers));
     let key = record.key.clone();
-    OutRecord {
-        output: Output::Dlq,
-        sequence,
-        key,
-        value: record.value.clone(),
-        headers,
-    }
+    OutRecord { output: Output::Dlq, sequence, key, value: record.value.clone(), headers }
 }
 
 /// The original headers, as many as fit.
@@ -118,24 +101,13 @@ mod tests {
             timestamp: Timestamp(0),
             key: Some(b"7".to_vec()),
             value: Some(b"garbage".to_vec()),
-            headers: vec![
-                ("ce_id".to_owned(), b"9".to_vec()),
-                ("x".to_owned(), vec![0xff]),
-            ],
+            headers: vec![("ce_id".to_owned(), b"9".to_vec()), ("x".to_owned(), vec![0xff])],
         }
     }
 
     fn die(record: &Record) -> OutRecord {
-        let death = Death {
-            class: "poison",
-            code: "NOT_AVRO",
-            message: "no".to_owned(),
-        };
-        let scribe = Scribe {
-            service: "order-svc",
-            instance: "a",
-            now: Timestamp(1),
-        };
+        let death = Death { class: "poison", code: "NOT_AVRO", message: "no".to_owned() };
+        let scribe = Scribe { service: "order-svc", instance: "a", now: Timestamp(1) };
         letter(scribe, 5, 6, record, &death)
     }
 
@@ -149,37 +121,21 @@ mod tests {
         assert_eq!(text("failure-code"), Some("NOT_AVRO"));
         assert_eq!(text("ce_cause"), Some("order.commands/3/42/"));
         assert_eq!(text("ce_sequence"), Some("0000000000000000006"));
-        assert!(
-            letter
-                .headers
-                .contains(&("original-x".to_owned(), vec![0xff]))
-        );
+        assert!(letter.headers.contains(&("original-x".to_owned(), vec![0xff])));
         assert_eq!(text("content-type"), None);
     }
 
     #[test]
     fn a_null_value_stays_null_and_says_so() {
-        let letter = die(&Record {
-            value: None,
-            ..record()
-        });
+        let letter = die(&Record { value: None, ..record() });
         assert_eq!(letter.value, None);
-        assert_eq!(
-            envelope::text(&letter.headers, "original-null"),
-            Some("true")
-        );
+        assert_eq!(envelope::text(&letter.headers, "original-null"), Some("true"));
     }
 
     #[test]
     fn headers_are_bounded() {
         let headers = vec![("big".to_owned(), vec![b'x'; 40_000])];
-        let letter = die(&Record {
-            headers,
-            ..record()
-        });
-        assert_eq!(
-            envelope::text(&letter.headers, "original-headers-cut"),
-            Some("true")
-        );
+        let letter = die(&Record { headers, ..record() });
+        assert_eq!(envelope::text(&letter.headers, "original-headers-cut"), Some("true"));
     }
 }

@@ -41,9 +41,7 @@ pub(crate) struct Effects {
 
 /// How long until the next try, `jitter` in [0, 1): full jitter over a doubling delay.
 pub(crate) fn delay(attempts: u32, jitter: f64) -> Duration {
-    let ceiling = DELAY_MIN
-        .saturating_mul(1 << attempts.saturating_sub(1).min(16))
-        .min(DELAY_MAX);
+    let ceiling = DELAY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(DELAY_MAX);
     ceiling.mul_f64(jitter).max(Duration::from_millis(50))
 }
 
@@ -52,30 +50,16 @@ impl Effects {
     pub(crate) fn restored(marks: Vec<EffectMark>, tries: &[StoredTry]) -> Self {
         let mut effects = Self::default();
         for mark in marks {
-            let stored = tries
-                .iter()
-                .find(|stored| stored.key == mark.key && stored.kind == mark.kind);
+            let stored = tries.iter().find(|stored| stored.key == mark.key && stored.kind == mark.kind);
             let attempts = stored.map_or(0, |stored| u32::try_from(stored.attempts).unwrap_or(0));
             let name = (mark.key, mark.kind);
-            let open = Open {
-                mark,
-                attempts,
-                may_have_called: true,
-                running: false,
-                stored: stored.is_some(),
-            };
+            let open = Open { mark, attempts, may_have_called: true, running: false, stored: stored.is_some() };
             effects.open.insert(name, open);
             let not_before = mark.not_before.unwrap_or(Timestamp(i64::MIN));
             match stored {
-                Some(stored) => drop(
-                    effects
-                        .timed
-                        .insert((stored.next_try_at.max(not_before), name)),
-                ),
+                Some(stored) => drop(effects.timed.insert((stored.next_try_at.max(not_before), name))),
                 None if mark.not_before.is_some() => drop(effects.timed.insert((not_before, name))),
-                None => effects
-                    .unacknowledged
-                    .push_back((mark.set_by.sequence, name)),
+                None => effects.unacknowledged.push_back((mark.set_by.sequence, name)),
             }
         }
         effects.unacknowledged.make_contiguous().sort_unstable();
@@ -84,62 +68,40 @@ impl Effects {
 
     /// Takes in what a batch asked for.
     pub(crate) fn set(&mut self, marks: Vec<EffectMark>) {
-        let mut named: Vec<_> = marks
-            .into_iter()
-            .map(|mark| (mark.set_by.sequence, mark))
-            .collect();
+        let mut named: Vec<_> = marks.into_iter().map(|mark| (mark.set_by.sequence, mark)).collect();
         named.sort_unstable_by_key(|(sequence, _)| *sequence);
         for (sequence, mark) in named {
             let name = (mark.key, mark.kind);
-            let open = Open {
-                mark,
-                attempts: 0,
-                may_have_called: false,
-                running: false,
-                stored: false,
-            };
+            let open = Open { mark, attempts: 0, may_have_called: false, running: false, stored: false };
             self.open.insert(name, open);
             self.unacknowledged.push_back((sequence, name));
         }
     }
 
     /// The effects that may start now; they count as running. `horizon`: up to when all inputs are read.
-    pub(crate) fn start(
-        &mut self,
-        acked: i64,
-        now: Timestamp,
-        horizon: Timestamp,
-        most: usize,
-    ) -> Vec<EffectMark> {
+    pub(crate) fn start(&mut self, acked: i64, now: Timestamp, horizon: Timestamp, most: usize) -> Vec<EffectMark> {
         while let Some((sequence, name)) = self.unacknowledged.front().copied()
             && sequence <= acked
         {
             self.unacknowledged.pop_front();
             if let Some(open) = self.open.get(&name) {
-                self.timed
-                    .insert((open.mark.not_before.unwrap_or(Timestamp(i64::MIN)), name));
+                self.timed.insert((open.mark.not_before.unwrap_or(Timestamp(i64::MIN)), name));
             }
         }
         let mut started = Vec::new();
         let mut later = Vec::new();
         while started.len() < most {
-            let Some((time, name)) = self.timed.first().copied().filter(|(time, _)| *time <= now)
-            else {
+            let Some((time, name)) = self.timed.first().copied().filter(|(time, _)| *time <= now) else {
                 break;
             };
             self.timed.pop_first();
             let Some(open) = self.open.get_mut(&name).filter(|open| !open.running) else {
                 continue;
             };
-            if open
-                .mark
-                .not_before
-                .is_some_and(|not_before| not_before > horizon)
-            {
+            if open.mark.not_before.is_some_and(|not_before| not_before > horizon) {
                 later.push((time, name));
             } else if open.mark.set_by.sequence > acked {
-                self.unacknowledged
-                    .push_back((open.mark.set_by.sequence, name));
+                self.unacknowledged.push_back((open.mark.set_by.sequence, name));
             } else {
                 open.running = true;
                 started.push(open.mark);
@@ -152,18 +114,12 @@ impl Effects {
     /// The facts of the next try of a running effect.
     pub(crate) fn attempt(&self, name: Name, now: Timestamp) -> Option<Try> {
         let open = self.open.get(&name)?;
-        Some(Try {
-            number: open.attempts + 1,
-            may_have_called: open.may_have_called,
-            now,
-        })
+        Some(Try { number: open.attempts + 1, may_have_called: open.may_have_called, now })
     }
 
     /// True when a result belongs to the effect as it is asked for now.
     pub(crate) fn is_current(&self, mark: &EffectMark) -> bool {
-        self.open
-            .get(&(mark.key, mark.kind))
-            .is_some_and(|open| open.mark.set_by == mark.set_by)
+        self.open.get(&(mark.key, mark.kind)).is_some_and(|open| open.mark.set_by == mark.set_by)
     }
 
     /// The effect is through or no longer asked for. True when a stored try must be forgotten.
@@ -191,13 +147,8 @@ impl Effects {
 
     /// The earliest time that must be behind the horizon, among those due by `now`.
     pub(crate) fn next_not_before(&self, now: Timestamp) -> Option<Timestamp> {
-        let due = self
-            .timed
-            .iter()
-            .take_while(|(time, _)| *time <= now)
-            .take(1_000);
-        due.filter_map(|(_, name)| self.open.get(name)?.mark.not_before)
-            .min()
+        let due = self.timed.iter().take_while(|(time, _)| *time <= now).take(1_000);
+        due.filter_map(|(_, name)| self.open.get(name)?.mark.not_before).min()
     }
 
     /// How many are open.
@@ -216,15 +167,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_000);
 
     fn mark(key: i64, sequence: i64) -> EffectMark {
-        EffectMark {
-            key,
-            kind: "charge",
-            set_by: SetBy {
-                event_id: EventId(key),
-                sequence,
-            },
-            not_before: None,
-        }
+        EffectMark { key, kind: "charge", set_by: SetBy { event_id: EventId(key), sequence }, not_before: None }
     }
 
     #[test]
@@ -248,38 +191,22 @@ mod tests {
         assert!(second.may_have_called && second.number == 2);
 
         let restored = Effects::restored(vec![mark(1, 1)], &[]);
-        assert!(
-            restored
-                .attempt((1, "charge"), NOW)
-                .unwrap()
-                .may_have_called
-        );
+        assert!(restored.attempt((1, "charge"), NOW).unwrap().may_have_called);
     }
 
     #[test]
     fn restored_effects_wait_for_their_event_and_their_time() {
-        let stored = StoredTry {
-            key: 2,
-            kind: "charge".to_owned(),
-            attempts: 3,
-            next_try_at: Timestamp(5_000),
-        };
+        let stored = StoredTry { key: 2, kind: "charge".to_owned(), attempts: 3, next_try_at: Timestamp(5_000) };
         let mut effects = Effects::restored(vec![mark(1, 9), mark(2, 1)], &[stored]);
         assert_eq!(effects.start(8, NOW, NOW, 10), vec![]);
         assert_eq!(effects.start(9, NOW, NOW, 10), vec![mark(1, 9)]);
-        assert_eq!(
-            effects.start(9, Timestamp(5_000), NOW, 10),
-            vec![mark(2, 1)]
-        );
+        assert_eq!(effects.start(9, Timestamp(5_000), NOW, 10), vec![mark(2, 1)]);
         assert_eq!(effects.attempt((2, "charge"), NOW).unwrap().number, 4);
     }
 
     #[test]
     fn a_timed_effect_waits_until_everything_before_its_time_is_read() {
-        let timed = EffectMark {
-            not_before: Some(Timestamp(500)),
-            ..mark(1, 1)
-        };
+        let timed = EffectMark { not_before: Some(Timestamp(500)), ..mark(1, 1) };
         let mut effects = Effects::default();
         effects.set(vec![timed]);
         assert_eq!(effects.start(1, NOW, Timestamp(499), 10), vec![]);

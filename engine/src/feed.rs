@@ -29,13 +29,11 @@ pub(crate) struct Level {
 
 impl Level {
     pub(crate) fn is_high(&self) -> bool {
-        self.records.load(Ordering::Relaxed) > RECORDS_HIGH
-            || self.bytes.load(Ordering::Relaxed) > BYTES_HIGH
+        self.records.load(Ordering::Relaxed) > RECORDS_HIGH || self.bytes.load(Ordering::Relaxed) > BYTES_HIGH
     }
 
     pub(crate) fn is_low(&self) -> bool {
-        self.records.load(Ordering::Relaxed) < RECORDS_LOW
-            && self.bytes.load(Ordering::Relaxed) < BYTES_LOW
+        self.records.load(Ordering::Relaxed) < RECORDS_LOW && self.bytes.load(Ordering::Relaxed) < BYTES_LOW
     }
 }
 
@@ -43,16 +41,9 @@ impl Level {
 #[derive(Debug)]
 pub(crate) enum Control {
     /// Read this processor's partitions anew from these places; the reply is its new feed.
-    Seek {
-        partition: i32,
-        places: HashMap<String, Place>,
-        reply: oneshot::Sender<Result<Feed, String>>,
-    },
+    Seek { partition: i32, places: HashMap<String, Place>, reply: oneshot::Sender<Result<Feed, String>> },
     /// Tell Kafka how far a processor got.
-    Positions {
-        partition: i32,
-        places: HashMap<String, Place>,
-    },
+    Positions { partition: i32, places: HashMap<String, Place> },
     /// Leave the group and end the thread.
     Leave,
 }
@@ -69,9 +60,7 @@ pub(crate) struct Pipe {
 impl Pipe {
     pub(crate) fn push(&self, record: Record) {
         self.level.records.fetch_add(1, Ordering::Relaxed);
-        self.level
-            .bytes
-            .fetch_add(record.bytes(), Ordering::Relaxed);
+        self.level.bytes.fetch_add(record.bytes(), Ordering::Relaxed);
         // A processor that ended reads nothing more; its successor gets a new feed from its own position.
         drop(self.records.send(record));
     }
@@ -92,28 +81,13 @@ impl Feed {
     pub(crate) fn new(partition: i32, control: ControlSender) -> (Pipe, Self) {
         let (sender, records) = mpsc::unbounded_channel();
         let level = Arc::new(Level::default());
-        let pipe = Pipe {
-            records: sender,
-            level: Arc::clone(&level),
-        };
-        (
-            pipe,
-            Self {
-                records,
-                level,
-                control,
-                partition,
-                snapshot: None,
-                told: Instant::now(),
-            },
-        )
+        let pipe = Pipe { records: sender, level: Arc::clone(&level) };
+        (pipe, Self { records, level, control, partition, snapshot: None, told: Instant::now() })
     }
 
     fn taken(&self, record: Record) -> Record {
         self.level.records.fetch_sub(1, Ordering::Relaxed);
-        self.level
-            .bytes
-            .fetch_sub(record.bytes(), Ordering::Relaxed);
+        self.level.bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
         record
     }
 
@@ -141,10 +115,7 @@ impl Feed {
     pub(crate) fn acknowledged(&mut self, batch: i64) {
         if let Some((_, places)) = self.snapshot.take_if(|(decided, _)| *decided <= batch) {
             self.told = Instant::now();
-            drop(self.control.send(Control::Positions {
-                partition: self.partition,
-                places,
-            }));
+            drop(self.control.send(Control::Positions { partition: self.partition, places }));
         }
     }
 }

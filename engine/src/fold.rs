@@ -70,11 +70,7 @@ impl<S: Service> Fold<'_, S> {
     }
 
     fn places(&self) -> Vec<Partition> {
-        let all = |topic: &String| {
-            (0..self.kafka.partitions)
-                .map(|p| (topic.clone(), p))
-                .collect::<Vec<_>>()
-        };
+        let all = |topic: &String| (0..self.kafka.partitions).map(|p| (topic.clone(), p)).collect::<Vec<_>>();
         self.topics().iter().flat_map(all).collect()
     }
 
@@ -88,38 +84,25 @@ impl<S: Service> Fold<'_, S> {
             let marks = own_log::watermarks(&kafka, &places)?;
             Ok(places.into_iter().zip(marks).collect())
         };
-        tokio::task::spawn_blocking(ask)
-            .await
-            .context("asking for ends")?
+        tokio::task::spawn_blocking(ask).await.context("asking for ends")?
     }
 
     /// Folds everything up to the present ends, or per partition up to these sequences of the events topic.
     ///
     /// # Errors
     /// When the log has a hole or cannot be read, an event cannot be decoded, or Postgres fails.
-    pub async fn run(
-        &self,
-        upto: Option<&HashMap<i32, i64>>,
-        progress: Progress<'_>,
-    ) -> anyhow::Result<Folded> {
+    pub async fn run(&self, upto: Option<&HashMap<i32, i64>>, progress: Progress<'_>) -> anyhow::Result<Folded> {
         let ends = self.ends().await?;
-        let total = ends
-            .values()
-            .map(|(low, high)| u64::try_from(high - low).unwrap_or(0))
-            .sum();
+        let total = ends.values().map(|(low, high)| u64::try_from(high - low).unwrap_or(0)).sum();
         let mut folded = Folded::default();
         let mut done = 0;
         for partition in 0..self.kafka.partitions {
             folded.partitions.entry(partition).or_default();
             let own = ends.iter().filter(|((_, number), _)| *number == partition);
-            let ranges: Vec<_> = own
-                .map(|(place, (low, high))| (place.clone(), *low, *high))
-                .collect();
+            let ranges: Vec<_> = own.map(|(place, (low, high))| (place.clone(), *low, *high)).collect();
             let kafka = Arc::clone(self.kafka);
             let open = move || Reader::open(&kafka, &ranges);
-            let mut reader = tokio::task::spawn_blocking(open)
-                .await
-                .context("opening the log")??;
+            let mut reader = tokio::task::spawn_blocking(open).await.context("opening the log")??;
             loop {
                 let (back, records) = model::chunk(reader).await?;
                 reader = back;
@@ -135,24 +118,13 @@ impl<S: Service> Fold<'_, S> {
         Ok(folded)
     }
 
-    async fn take(
-        &self,
-        folded: &mut Folded,
-        partition: i32,
-        records: Vec<Record>,
-        most: i64,
-    ) -> anyhow::Result<()> {
+    async fn take(&self, folded: &mut Folded, partition: i32, records: Vec<Record>, most: i64) -> anyhow::Result<()> {
         let topics = self.topics();
         let mut events = Vec::new();
         for record in records {
-            let index = topics
-                .iter()
-                .position(|topic| *topic == record.topic)
-                .context("a foreign topic")?;
+            let index = topics.iter().position(|topic| *topic == record.topic).context("a foreign topic")?;
             let Some(sequence) = envelope::sequence(&record.headers) else {
-                folded
-                    .strange
-                    .push((record.topic, record.partition, record.offset));
+                folded.strange.push((record.topic, record.partition, record.offset));
                 continue;
             };
             let state = folded.partitions.entry(partition).or_default();
@@ -168,11 +140,7 @@ impl<S: Service> Fold<'_, S> {
                     record.offset
                 );
             }
-            *output = OutputState {
-                sequence,
-                acked_sequence: sequence,
-                acked_offset: record.offset,
-            };
+            *output = OutputState { sequence, acked_sequence: sequence, acked_offset: record.offset };
             note_cause(&mut state.places, &record);
             note_id(&mut folded.id_marks, &record);
             if index == 0 {
@@ -190,32 +158,14 @@ impl<S: Service> Fold<'_, S> {
     }
 
     fn decode(&self, record: &Record, sequence: i64) -> anyhow::Result<Recorded<S::Event>> {
-        let at = || {
-            format!(
-                "{}/{} offset {}",
-                record.topic, record.partition, record.offset
-            )
-        };
-        let value = record
-            .value
-            .as_deref()
-            .with_context(|| format!("{} has no value", at()))?;
-        let event = self
-            .service
-            .decode_own(self.codec, value)
-            .with_context(at)?;
+        let at = || format!("{}/{} offset {}", record.topic, record.partition, record.offset);
+        let value = record.value.as_deref().with_context(|| format!("{} has no value", at()))?;
+        let event = self.service.decode_own(self.codec, value).with_context(at)?;
         let text = |name| envelope::text(&record.headers, name);
-        let id = text(name::ID)
-            .and_then(|id| id.parse().ok())
-            .with_context(|| format!("{} has no ce_id", at()))?;
+        let id = text(name::ID).and_then(|id| id.parse().ok()).with_context(|| format!("{} has no ce_id", at()))?;
         let time = text(name::TIME).and_then(|time| Timestamp::parse(time).ok());
         let time = time.with_context(|| format!("{} has no ce_time", at()))?;
-        Ok(Recorded {
-            event,
-            id: EventId(id),
-            sequence,
-            at: time,
-        })
+        Ok(Recorded { event, id: EventId(id), sequence, at: time })
     }
 
     /// One transaction of the fold: load, evolve, save.
@@ -260,10 +210,7 @@ async fn evolve<S: Service>(
 fn note_cause(places: &mut HashMap<String, Place>, record: &Record) {
     let cause = envelope::text(&record.headers, name::CAUSE).and_then(|text| text.parse().ok());
     if let Some(Cause::Record(position)) = cause {
-        let start = Place {
-            next_offset: 0,
-            last_sequence: 0,
-        };
+        let start = Place { next_offset: 0, last_sequence: 0 };
         let place = places.entry(position.topic).or_insert(start);
         place.next_offset = place.next_offset.max(position.offset + 1);
         place.last_sequence = place.last_sequence.max(position.sequence.unwrap_or(0));
@@ -303,33 +250,14 @@ mod tests {
         for cause in ["a/0/5/3", "a/0/9/4", "a/0/7/", "b/0/0/", "timer"] {
             note_cause(&mut places, &record(cause, 1));
         }
-        assert_eq!(
-            places["a"],
-            Place {
-                next_offset: 10,
-                last_sequence: 4
-            }
-        );
-        assert_eq!(
-            places["b"],
-            Place {
-                next_offset: 1,
-                last_sequence: 0
-            }
-        );
+        assert_eq!(places["a"], Place { next_offset: 10, last_sequence: 4 });
+        assert_eq!(places["b"], Place { next_offset: 1, last_sequence: 0 });
     }
 
     #[test]
     fn id_marks_are_the_highest_times() {
-        let id = |millis, instance| {
-            snowflake::pack(snowflake::Parts {
-                millis,
-                service: 1,
-                instance,
-                sequence: 0,
-            })
-            .unwrap()
-        };
+        let id =
+            |millis, instance| snowflake::pack(snowflake::Parts { millis, service: 1, instance, sequence: 0 }).unwrap();
         let mut marks = HashMap::new();
         for id in [id(5, 0), id(9, 0), id(7, 1)] {
             note_id(&mut marks, &record("timer", id));

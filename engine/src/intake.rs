@@ -79,10 +79,7 @@ pub enum Denied {
 }
 
 fn next(place: Place, record: &Record, last_sequence: i64) -> Place {
-    Place {
-        next_offset: record.offset.max(place.next_offset - 1) + 1,
-        last_sequence,
-    }
+    Place { next_offset: record.offset.max(place.next_offset - 1) + 1, last_sequence }
 }
 
 /// Judges the next record of an input partition, and says where the processor stands once it is taken.
@@ -113,14 +110,7 @@ fn judge_event<S: Service>(
     let moved = next(place, record, place.last_sequence);
     let Some(sequence) = envelope::sequence(&record.headers) else {
         let message = "no valid ce_sequence: no processor wrote this record".to_owned();
-        return (
-            Verdict::Dead(Death {
-                class: "strange",
-                code: "NO_SEQUENCE",
-                message,
-            }),
-            moved,
-        );
+        return (Verdict::Dead(Death { class: "strange", code: "NO_SEQUENCE", message }), moved);
     };
     if sequence <= place.last_sequence {
         return (Verdict::Repeat, moved);
@@ -142,10 +132,7 @@ fn judge_event<S: Service>(
         )),
         Ok(Some(decoded)) => input(record, decoded, Some(sequence)),
         Err(DecodeError::UnknownSchema(schema)) => {
-            let denied = Denied::Stop(format!(
-                "{}: schema {schema} is unknown to the registry too",
-                at(record)
-            ));
+            let denied = Denied::Stop(format!("{}: schema {schema} is unknown to the registry too", at(record)));
             Verdict::Unknown { schema, denied }
         }
         Err(error) => Verdict::Stop(format!("{}: cannot be decoded: {error}", at(record))),
@@ -160,52 +147,26 @@ fn judge_command<S: Service>(
     partitions: i32,
     record: &Record,
 ) -> Verdict<S::Input> {
-    let strange = |code, message| {
-        Verdict::Dead(Death {
-            class: "strange",
-            code,
-            message,
-        })
-    };
+    let strange = |code, message| Verdict::Dead(Death { class: "strange", code, message });
     match decode(service, codec, topic, record) {
         Ok(Some(decoded)) => {
             let key = record.key.as_deref().unwrap_or_default();
             if key != decoded.key.to_string().as_bytes() {
-                return strange(
-                    "WRONG_KEY",
-                    format!("its key is not {}, the ID in its value", decoded.key),
-                );
+                return strange("WRONG_KEY", format!("its key is not {}, the ID in its value", decoded.key));
             }
             let home = partition_of(key, partitions);
             if home != record.partition {
-                return strange(
-                    "WRONG_PARTITION",
-                    format!("its key belongs on partition {home}"),
-                );
+                return strange("WRONG_PARTITION", format!("its key belongs on partition {home}"));
             }
             input(record, decoded, None)
         }
-        Ok(None) => strange(
-            "NO_COMMAND",
-            "a commands topic holds commands only".to_owned(),
-        ),
+        Ok(None) => strange("NO_COMMAND", "a commands topic holds commands only".to_owned()),
         Err(DecodeError::UnknownSchema(schema)) => {
             let message = format!("the registry has no schema {schema}");
-            let death = Death {
-                class: "poison",
-                code: "UNKNOWN_SCHEMA",
-                message,
-            };
-            Verdict::Unknown {
-                schema,
-                denied: Denied::Dead(death),
-            }
+            let death = Death { class: "poison", code: "UNKNOWN_SCHEMA", message };
+            Verdict::Unknown { schema, denied: Denied::Dead(death) }
         }
-        Err(error) => Verdict::Dead(Death {
-            class: "poison",
-            code: poison_code(&error),
-            message: error.to_string(),
-        }),
+        Err(error) => Verdict::Dead(Death { class: "poison", code: poison_code(&error), message: error.to_string() }),
     }
 }
 
@@ -217,17 +178,11 @@ fn decode<S: Service>(
 ) -> Result<Option<crate::service::Decoded<S::Input>>, DecodeError> {
     let value = record.value.as_deref().ok_or(DecodeError::Null)?;
     let written = envelope::text(&record.headers, envelope::name::TIME);
-    let at = written
-        .and_then(|text| Timestamp::parse(text).ok())
-        .unwrap_or(record.timestamp);
+    let at = written.and_then(|text| Timestamp::parse(text).ok()).unwrap_or(record.timestamp);
     service.decode(codec, topic.name, value, at)
 }
 
-fn input<I>(
-    record: &Record,
-    decoded: crate::service::Decoded<I>,
-    sequence: Option<i64>,
-) -> Verdict<I> {
+fn input<I>(record: &Record, decoded: crate::service::Decoded<I>, sequence: Option<i64>) -> Verdict<I> {
     let text = |name| envelope::text(&record.headers, name);
     let id = match &decoded.command {
         Some(command) => Some(command.command_id.0),
@@ -237,35 +192,22 @@ fn input<I>(
         input: decoded.input,
         position: position(record, sequence),
         id,
-        traceparent: text(envelope::name::TRACEPARENT)
-            .filter(|text| text.len() <= 64)
-            .map(str::to_owned),
+        traceparent: text(envelope::name::TRACEPARENT).filter(|text| text.len() <= 64).map(str::to_owned),
         command: decoded.command,
     }))
 }
 
 /// Where a record lies.
 pub(crate) fn position(record: &Record, sequence: Option<i64>) -> Position {
-    Position {
-        topic: record.topic.clone(),
-        partition: record.partition,
-        offset: record.offset,
-        sequence,
-    }
+    Position { topic: record.topic.clone(), partition: record.partition, offset: record.offset, sequence }
 }
 
 fn key_number(record: &Record) -> Option<i64> {
-    std::str::from_utf8(record.key.as_deref()?)
-        .ok()?
-        .parse()
-        .ok()
+    std::str::from_utf8(record.key.as_deref()?).ok()?.parse().ok()
 }
 
 fn at(record: &Record) -> String {
-    format!(
-        "{}/{} offset {}",
-        record.topic, record.partition, record.offset
-    )
+    format!("{}/{} offset {}", record.topic, record.partition, record.offset)
 }
 
 fn poison_code(error: &DecodeError) -> &'static str {

@@ -51,10 +51,7 @@ impl Kafka {
         config.set("auto.offset.reset", "error");
         // The same numbers of all topics to one member: what a processor is.
         config.set("partition.assignment.strategy", "range");
-        config.set(
-            "session.timeout.ms",
-            self.session_timeout.as_millis().to_string(),
-        );
+        config.set("session.timeout.ms", self.session_timeout.as_millis().to_string());
         config.set("heartbeat.interval.ms", heartbeat.as_millis().to_string());
         config.set("max.poll.interval.ms", "60000");
         config.set("queued.max.messages.kbytes", "8192");

@@ -135,9 +135,7 @@ impl IdIssuer {
 
 impl Inner {
     fn lease(&self) -> MutexGuard<'_, Lease> {
-        self.lease
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.lease.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn keep_ahead(self: &Arc<Self>) {
@@ -147,10 +145,7 @@ impl Inner {
             match task.await.expect("raising a mark does not panic") {
                 Ok(()) => break,
                 Err(error) => {
-                    debug!(
-                        error = format!("{error:#}"),
-                        "the mark of the IDs is not raised; they wait"
-                    );
+                    debug!(error = format!("{error:#}"), "the mark of the IDs is not raised; they wait");
                     tokio::time::sleep(RETRY_EVERY).await;
                 }
             }
@@ -169,24 +164,12 @@ impl Inner {
         }
         let mut conn = self.pool.acquire().await?;
         let wanted = now.max(millis) + AHEAD_MS;
-        if raise_mark(
-            &mut conn,
-            self.service,
-            instance,
-            &self.holder,
-            mark,
-            wanted,
-        )
-        .await?
-        {
+        if raise_mark(&mut conn, self.service, instance, &self.holder, mark, wanted).await? {
             self.lease().cursor.mark = wanted.max(mark);
             return Ok(());
         }
         // The number was taken by somebody else, or the clock is off: a number of its own, behind whose mark it is not.
-        warn!(
-            instance,
-            "the leased instance number cannot be kept; taking another one"
-        );
+        warn!(instance, "the leased instance number cannot be kept; taking another one");
         drop(conn);
         let lease = acquire(&self.pool, self.service, &self.holder).await?;
         *self.lease() = lease;
@@ -232,22 +215,10 @@ async fn take_number(conn: &mut PgConnection, service: u8, holder: &str) -> anyh
     };
     let instance = u8::try_from(instance).context("an instance number")?;
     check_mark(conn, mark).await?;
-    Ok(Lease {
-        instance,
-        cursor: Cursor {
-            millis: now.max(lapsed),
-            sequence: 0,
-            mark,
-        },
-    })
+    Ok(Lease { instance, cursor: Cursor { millis: now.max(lapsed), sequence: 0, mark } })
 }
 
-async fn new_number(
-    conn: &mut PgConnection,
-    service: u8,
-    holder: &str,
-    mark: i64,
-) -> anyhow::Result<i32> {
+async fn new_number(conn: &mut PgConnection, service: u8, holder: &str, mark: i64) -> anyhow::Result<i32> {
     let row: Option<(i32,)> = sqlx::query_as(
         "INSERT INTO leases (service, instance, holder, mark_ms)
          SELECT $1, free.instance, $2, $3
@@ -275,10 +246,7 @@ async fn new_number(
 async fn check_mark(conn: &mut PgConnection, mark: i64) -> anyhow::Result<()> {
     let postgres = crate::store::now(conn).await?.0;
     if mark - postgres > AHEAD_OF_POSTGRES_MS_MAX {
-        bail!(
-            "this machine's clock is {} s ahead of Postgres'; set it right",
-            (mark - AHEAD_MS - postgres) / 1_000
-        );
+        bail!("this machine's clock is {} s ahead of Postgres'; set it right", (mark - AHEAD_MS - postgres) / 1_000);
     }
     Ok(())
 }
@@ -331,11 +299,7 @@ mod tests {
 
     #[test]
     fn nothing_is_issued_at_or_above_the_mark() {
-        let mut cursor = Cursor {
-            millis: 10,
-            sequence: 0,
-            mark: 12,
-        };
+        let mut cursor = Cursor { millis: 10, sequence: 0, mark: 12 };
         assert_eq!(cursor.next(11), Some((11, 0)));
         assert_eq!(cursor.next(12), None);
         cursor.mark = 13;
@@ -344,11 +308,7 @@ mod tests {
 
     #[test]
     fn a_used_up_millisecond_goes_on_in_the_next() {
-        let mut cursor = Cursor {
-            millis: 10,
-            sequence: SEQUENCES_PER_MS,
-            mark: 100,
-        };
+        let mut cursor = Cursor { millis: 10, sequence: SEQUENCES_PER_MS, mark: 100 };
         assert_eq!(cursor.next(10), Some((11, 0)));
         assert_eq!(cursor.next(10), Some((11, 1)));
     }

@@ -50,59 +50,19 @@ impl Meters {
         };
         let engine = registry.sub_registry_with_prefix("engine");
         engine.register("batches", "Committed batches", meters.batches.clone());
-        engine.register(
-            "inputs",
-            "Inputs taken in by committed batches",
-            meters.inputs.clone(),
-        );
+        engine.register("inputs", "Inputs taken in by committed batches", meters.inputs.clone());
         engine.register("events", "Own records decided", meters.events.clone());
-        engine.register(
-            "repeats",
-            "Records seen before and dropped",
-            meters.repeats.clone(),
-        );
+        engine.register("repeats", "Records seen before and dropped", meters.repeats.clone());
         engine.register("dead", "Records kept as dead letters", meters.dead.clone());
-        engine.register(
-            "published",
-            "Own records acknowledged by Kafka",
-            meters.published.clone(),
-        );
+        engine.register("published", "Own records acknowledged by Kafka", meters.published.clone());
         engine.register("timers", "Timers fired", meters.timers.clone());
-        engine.register(
-            "effect_tries",
-            "Tries of effects",
-            meters.effect_tries.clone(),
-        );
-        engine.register(
-            "refused_fences",
-            "Batches of a former owner refused",
-            meters.refused_fences.clone(),
-        );
-        engine.register(
-            "outages",
-            "Batches put off because a dependency was down",
-            meters.outages.clone(),
-        );
-        engine.register(
-            "batch_inputs",
-            "Inputs per committed batch",
-            meters.batch_inputs.clone(),
-        );
-        engine.register(
-            "batch_seconds",
-            "Duration of a committed batch",
-            meters.batch_seconds.clone(),
-        );
-        engine.register(
-            "live_processors",
-            "Processors that take inputs in",
-            meters.live.clone(),
-        );
-        engine.register(
-            "busy_micros",
-            "Microseconds spent in batches",
-            meters.busy_micros.clone(),
-        );
+        engine.register("effect_tries", "Tries of effects", meters.effect_tries.clone());
+        engine.register("refused_fences", "Batches of a former owner refused", meters.refused_fences.clone());
+        engine.register("outages", "Batches put off because a dependency was down", meters.outages.clone());
+        engine.register("batch_inputs", "Inputs per committed batch", meters.batch_inputs.clone());
+        engine.register("batch_seconds", "Duration of a committed batch", meters.batch_seconds.clone());
+        engine.register("live_processors", "Processors that take inputs in", meters.live.clone());
+        engine.register("busy_micros", "Microseconds spent in batches", meters.busy_micros.clone());
         meters
     }
 }

@@ -41,12 +41,8 @@ pub async fn migrate(pool: &PgPool, sets: &[MigrationSet]) -> anyhow::Result<()>
     let (pool, sets) = (pool.clone(), sets.to_vec());
     let task = tokio::spawn(async move {
         let mut conn = pool.acquire().await?.detach();
-        conn.execute("SET lock_timeout = 0; SET statement_timeout = 0")
-            .await?;
-        sqlx::query("SELECT pg_advisory_lock($1)")
-            .bind(LOCK)
-            .execute(&mut conn)
-            .await?;
+        conn.execute("SET lock_timeout = 0; SET statement_timeout = 0").await?;
+        sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut conn).await?;
         let done = all(&mut conn, &sets, ["engine", "projection"]).await;
         // Closing the connection gives the lock back, also after a failure.
         conn.close().await?;
@@ -59,43 +55,19 @@ pub async fn migrate(pool: &PgPool, sets: &[MigrationSet]) -> anyhow::Result<()>
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn make_projection(
-    conn: &mut PgConnection,
-    sets: &[MigrationSet],
-    name: &str,
-) -> anyhow::Result<()> {
-    let projections: Vec<_> = sets
-        .iter()
-        .filter(|set| set.schema == Schema::Projection)
-        .copied()
-        .collect();
-    let own = MigrationSet {
-        schema: Schema::Projection,
-        name: "engine",
-        migrator: &PROJECTION,
-    };
+pub async fn make_projection(conn: &mut PgConnection, sets: &[MigrationSet], name: &str) -> anyhow::Result<()> {
+    let projections: Vec<_> = sets.iter().filter(|set| set.schema == Schema::Projection).copied().collect();
+    let own = MigrationSet { schema: Schema::Projection, name: "engine", migrator: &PROJECTION };
     for set in std::iter::once(own).chain(projections) {
         run(conn, set, name, "engine").await?;
     }
     Ok(())
 }
 
-async fn all(
-    conn: &mut PgConnection,
-    sets: &[MigrationSet],
-    names: [&str; 2],
-) -> anyhow::Result<()> {
+async fn all(conn: &mut PgConnection, sets: &[MigrationSet], names: [&str; 2]) -> anyhow::Result<()> {
     let own = [
-        MigrationSet {
-            schema: Schema::Engine,
-            name: "engine",
-            migrator: &ENGINE,
-        },
-        MigrationSet {
-            schema: Schema::Projection,
-            name: "engine",
-            migrator: &PROJECTION,
-        },
+        MigrationSet { schema: Schema::Engine, name: "engine", migrator: &ENGINE },
+        MigrationSet { schema: Schema::Projection, name: "engine", migrator: &PROJECTION },
     ];
     for set in own.iter().chain(sets) {
         let (schema, other) = match set.schema {
@@ -107,20 +79,12 @@ async fn all(
     Ok(())
 }
 
-async fn run(
-    conn: &mut PgConnection,
-    set: MigrationSet,
-    schema: &str,
-    other: &str,
-) -> anyhow::Result<()> {
+async fn run(conn: &mut PgConnection, set: MigrationSet, schema: &str, other: &str) -> anyhow::Result<()> {
     // Schema names are constants of this build or made by it from digits and letters; they cannot be bound.
     let path = format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema}, {other}");
     conn.execute(sqlx::AssertSqlSafe(path)).await?;
     let mut migrator = Migrator::with_migrations(set.migrator.iter().cloned().collect());
     migrator.set_locking(false);
     migrator.dangerous_set_table_name(format!("{schema}._{}_migrations", set.name));
-    migrator
-        .run_direct(None, conn, false)
-        .await
-        .with_context(|| format!("migrating {schema} ({})", set.name))
+    migrator.run_direct(None, conn, false).await.with_context(|| format!("migrating {schema} ({})", set.name))
 }

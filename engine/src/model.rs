@@ -33,29 +33,14 @@ pub(crate) async fn first_start<S: Service>(shared: &Arc<Shared<S>>) -> anyhow::
     }
     drop(conn);
     let started = clock::instant();
-    let facts = fold(
-        &shared.service,
-        &shared.kafka,
-        &shared.codec,
-        &shared.pool,
-        |_| {},
-    )
-    .await?;
-    info!(
-        facts,
-        seconds = started.elapsed().as_secs_f64(),
-        "the read model is folded to the end of its topic"
-    );
+    let facts = fold(&shared.service, &shared.kafka, &shared.codec, &shared.pool, |_| {}).await?;
+    info!(facts, seconds = started.elapsed().as_secs_f64(), "the read model is folded to the end of its topic");
     Ok(())
 }
 
 fn read_model(description: &Description) -> Option<InputTopic> {
     let name = description.read_model?;
-    description
-        .inputs
-        .iter()
-        .copied()
-        .find(|input| input.name == name)
+    description.inputs.iter().copied().find(|input| input.name == name)
 }
 
 /// Folds all partitions of the read model's topic to their ends. Returns the number of facts.
@@ -76,14 +61,10 @@ pub async fn fold<S: Service>(
     let mut facts = 0;
     for partition in 0..kafka.partitions {
         let place = (topic.clone(), partition);
-        let (low, high) =
-            blocking(kafka, move |kafka| own_log::watermarks(kafka, &[place])).await?[0];
+        let (low, high) = blocking(kafka, move |kafka| own_log::watermarks(kafka, &[place])).await?[0];
         let range = ((topic.clone(), partition), low, high);
         let mut reader = blocking(kafka, move |kafka| Reader::open(kafka, &[range])).await?;
-        let mut at = Place {
-            next_offset: low,
-            last_sequence: 0,
-        };
+        let mut at = Place { next_offset: low, last_sequence: 0 };
         mark(pool, input, partition, at).await?;
         loop {
             let (back, records) = chunk(reader).await?;
@@ -104,9 +85,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Kafka) -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     let kafka = Arc::clone(kafka);
-    tokio::task::spawn_blocking(move || work(&kafka))
-        .await
-        .context("reading the log")?
+    tokio::task::spawn_blocking(move || work(&kafka)).await.context("reading the log")?
 }
 
 /// The next records of a reader, read on a blocking thread; empty at the end.
@@ -120,15 +99,10 @@ pub(crate) async fn chunk(mut reader: Reader) -> anyhow::Result<(Reader, Vec<Rec
         }
         Ok((reader, records))
     };
-    tokio::task::spawn_blocking(read)
-        .await
-        .context("reading the log")?
+    tokio::task::spawn_blocking(read).await.context("reading the log")?
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one step of one loop, split off for its length"
-)]
+#[expect(clippy::too_many_arguments, reason = "one step of one loop, split off for its length")]
 async fn apply<S: Service>(
     service: &Arc<S>,
     kafka: &Kafka,
@@ -145,8 +119,7 @@ async fn apply<S: Service>(
             at.next_offset = record.offset + 1;
             continue;
         }
-        let (verdict, moved) =
-            intake::judge(service.as_ref(), codec, input, kafka.partitions, at, record);
+        let (verdict, moved) = intake::judge(service.as_ref(), codec, input, kafka.partitions, at, record);
         match verdict {
             Verdict::Input(fact) => inputs.push(fact.input),
             Verdict::Passed | Verdict::Repeat | Verdict::Dead(_) => {}
@@ -164,12 +137,7 @@ async fn apply<S: Service>(
 }
 
 /// Remembers that the read model of this partition was folded, also when there was nothing to fold.
-async fn mark(
-    pool: &PgPool,
-    input: InputTopic,
-    partition: i32,
-    at: Place,
-) -> Result<(), sqlx::Error> {
+async fn mark(pool: &PgPool, input: InputTopic, partition: i32, at: Place) -> Result<(), sqlx::Error> {
     let mut conn = pool.acquire().await?;
     store::save_read_model(&mut conn, input.name, partition, at).await
 }

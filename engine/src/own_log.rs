@@ -34,9 +34,7 @@ pub struct Reader {
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader")
-            .field("open", &self.open)
-            .finish_non_exhaustive()
+        f.debug_struct("Reader").field("open", &self.open).finish_non_exhaustive()
     }
 }
 
@@ -99,8 +97,7 @@ impl Reader {
     fn drop_finished(&mut self) -> anyhow::Result<()> {
         for element in self.consumer.position()?.elements() {
             let place = (element.topic().to_owned(), element.partition());
-            if let (Offset::Offset(position), Some((_, end))) =
-                (element.offset(), self.open.get(&place))
+            if let (Offset::Offset(position), Some((_, end))) = (element.offset(), self.open.get(&place))
                 && position >= *end
             {
                 self.open.remove(&place);
@@ -174,18 +171,11 @@ pub(crate) fn compare(
     }
     let mut ends: [End; 3] = [End::default(); 3];
     for (index, end) in ends.iter_mut().enumerate() {
-        *end = End {
-            sequence: 0,
-            offset: -1,
-            next_offset: marks[index].1,
-        };
+        *end = End { sequence: 0, offset: -1, next_offset: marks[index].1 };
     }
     let mut reader = Reader::open(kafka, &ranges)?;
     while let Some(record) = reader.next()? {
-        let index = topics
-            .iter()
-            .position(|topic| *topic == record.topic)
-            .expect("only own topics are read");
+        let index = topics.iter().position(|topic| *topic == record.topic).expect("only own topics are read");
         let sequence = envelope::sequence(&record.headers);
         let state = states[index];
         if record.offset == state.acked_offset && sequence != Some(state.acked_sequence) {
@@ -218,10 +208,8 @@ pub(crate) fn misplaced(
     partition: i32,
     places: &HashMap<String, crate::intake::Place>,
 ) -> anyhow::Result<Option<String>> {
-    let inputs: Vec<(Partition, i64)> = places
-        .iter()
-        .map(|(topic, place)| ((topic.clone(), partition), place.next_offset))
-        .collect();
+    let inputs: Vec<(Partition, i64)> =
+        places.iter().map(|(topic, place)| ((topic.clone(), partition), place.next_offset)).collect();
     let names: Vec<Partition> = inputs.iter().map(|(place, _)| place.clone()).collect();
     for (((topic, _), next), (low, high)) in inputs.into_iter().zip(watermarks(kafka, &names)?) {
         if next < low {

@@ -56,10 +56,7 @@ pub async fn connect(url: &str, options: PoolOptions) -> anyhow::Result<PgPool> 
             ("search_path", options.search_path.as_str()),
             ("statement_timeout", &STATEMENT_MS_MAX.to_string()),
             ("lock_timeout", &LOCK_MS_MAX.to_string()),
-            (
-                "idle_in_transaction_session_timeout",
-                &IDLE_IN_TRANSACTION_MS_MAX.to_string(),
-            ),
+            ("idle_in_transaction_session_timeout", &IDLE_IN_TRANSACTION_MS_MAX.to_string()),
             ("plan_cache_mode", "force_custom_plan"),
         ]);
     wait_for(&connect).await;

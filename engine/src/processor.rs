@@ -87,14 +87,8 @@ pub(crate) struct Processor<S: Service> {
     forgotten_batch: i64,
     tries: Vec<OpenTry>,
     forget: Vec<Name>,
-    done: (
-        mpsc::UnboundedSender<Done<S::Input>>,
-        mpsc::UnboundedReceiver<Done<S::Input>>,
-    ),
-    ends: (
-        mpsc::UnboundedSender<Option<Ends>>,
-        mpsc::UnboundedReceiver<Option<Ends>>,
-    ),
+    done: (mpsc::UnboundedSender<Done<S::Input>>, mpsc::UnboundedReceiver<Done<S::Input>>),
+    ends: (mpsc::UnboundedSender<Option<Ends>>, mpsc::UnboundedReceiver<Option<Ends>>),
     last_commit: Instant,
 }
 
@@ -111,21 +105,9 @@ pub(crate) struct Prepared {
 }
 
 impl<S: Service> Processor<S> {
-    pub(crate) fn new(
-        shared: Arc<Shared<S>>,
-        prepared: Prepared,
-        feed: Feed,
-        stop: CancellationToken,
-    ) -> Self {
-        let start = Place {
-            next_offset: 0,
-            last_sequence: 0,
-        };
-        let reading = shared
-            .inputs
-            .iter()
-            .map(|topic| prepared.places.get(topic).copied().unwrap_or(start))
-            .collect();
+    pub(crate) fn new(shared: Arc<Shared<S>>, prepared: Prepared, feed: Feed, stop: CancellationToken) -> Self {
+        let start = Place { next_offset: 0, last_sequence: 0 };
+        let reading = shared.inputs.iter().map(|topic| prepared.places.get(topic).copied().unwrap_or(start)).collect();
         let limit = shared.settings.batch_max;
         Self {
             owned: prepared.owned,
@@ -179,10 +161,7 @@ impl<S: Service> Processor<S> {
             if let Err(error) = self.start_effects(&progress, now).await {
                 debug!(%error, kafka.partition = partition, "effects wait for the database");
             }
-            let window = self
-                .timers
-                .window(now)
-                .filter(|_| self.blocked_until.is_none());
+            let window = self.timers.window(now).filter(|_| self.blocked_until.is_none());
             let worked = self.has_work(window, &progress);
             if worked {
                 if let Err(ended) = self.commit(window, &progress).await {
@@ -197,31 +176,21 @@ impl<S: Service> Processor<S> {
     }
 
     fn has_work(&self, window: Option<Window>, progress: &Progress) -> bool {
-        let forgettable = progress.acked_batch > self.forgotten_batch
-            && self.last_commit.elapsed() >= FORGET_AFTER;
+        let forgettable = progress.acked_batch > self.forgotten_batch && self.last_commit.elapsed() >= FORGET_AFTER;
         let scheduling = !self.tries.is_empty() || !self.forget.is_empty();
         !self.ready.is_empty() || window.is_some() || scheduling || forgettable
     }
 
     /// Takes records from the feed and says what becomes of them, up to the size of a batch.
     async fn judge(&mut self) {
-        if self.fatal.is_some()
-            || self
-                .blocked_until
-                .is_some_and(|until| until > Instant::now())
-        {
+        if self.fatal.is_some() || self.blocked_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
         while self.ready.len() < self.limit {
             let Some(record) = self.peeked.take().or_else(|| self.feed.try_next()) else {
                 return;
             };
-            let Some(topic) = self
-                .shared
-                .inputs
-                .iter()
-                .position(|name| *name == record.topic)
-            else {
+            let Some(topic) = self.shared.inputs.iter().position(|name| *name == record.topic) else {
                 continue;
             };
             let input = self.shared.description.inputs[topic];
@@ -231,14 +200,7 @@ impl<S: Service> Processor<S> {
             }
             let partitions = self.shared.kafka.partitions;
             let service = self.shared.service.as_ref();
-            let (verdict, moved) = intake::judge(
-                service,
-                &self.shared.codec,
-                input,
-                partitions,
-                place,
-                &record,
-            );
+            let (verdict, moved) = intake::judge(service, &self.shared.codec, input, partitions, place, &record);
             let what = match verdict {
                 Verdict::Input(input) => What::Record(input),
                 Verdict::Passed => What::Passed,
@@ -259,20 +221,12 @@ impl<S: Service> Processor<S> {
                 }
             };
             self.reading[topic] = moved;
-            self.ready.push_back(Item {
-                what,
-                place: Some((topic, moved)),
-            });
+            self.ready.push_back(Item { what, place: Some((topic, moved)) });
         }
     }
 
     /// Asks the registry about a schema that this build does not know. `None`: the record waits.
-    async fn unknown(
-        &mut self,
-        schema: u32,
-        denied: Denied,
-        record: Record,
-    ) -> Option<What<S::Input>> {
+    async fn unknown(&mut self, schema: u32, denied: Denied, record: Record) -> Option<What<S::Input>> {
         let waits = match self.shared.registry.known(schema).await {
             Known::No => match denied {
                 Denied::Dead(death) => return Some(What::Dead(Box::new(record), death)),
@@ -288,9 +242,7 @@ impl<S: Service> Processor<S> {
                 format!("the schema registry does not answer about schema {schema}: {why}")
             }
         };
-        self.shared
-            .status
-            .set(self.owned.partition, State::Waiting, Some(waits));
+        self.shared.status.set(self.owned.partition, State::Waiting, Some(waits));
         self.blocked_until = Some(Instant::now() + BLOCKED);
         self.peeked = Some(record);
         None
@@ -319,21 +271,15 @@ impl<S: Service> Processor<S> {
                 self.shared.meters.refused_fences.inc();
                 Err(Ended::Again("another owner got ahead".to_owned()))
             }
-            Err(BatchError::Unknown(error)) => Err(Ended::Again(format!(
-                "a COMMIT has no known outcome: {error}"
-            ))),
+            Err(BatchError::Unknown(error)) => Err(Ended::Again(format!("a COMMIT has no known outcome: {error}"))),
             Err(BatchError::Broken(reason)) => Err(Ended::Stopped(reason)),
             Err(BatchError::Outage(error)) => {
                 self.put_back(batch);
                 self.wait_out(&error).await;
                 Ok(())
             }
-            Err(BatchError::Fault(error)) => {
-                self.narrow(batch, 0, format!("Postgres refuses it: {error}"))
-            }
-            Err(BatchError::Failure(index, failure)) => {
-                self.narrow(batch, index, failure.to_string())
-            }
+            Err(BatchError::Fault(error)) => self.narrow(batch, 0, format!("Postgres refuses it: {error}")),
+            Err(BatchError::Failure(index, failure)) => self.narrow(batch, index, failure.to_string()),
         }
     }
 
@@ -347,8 +293,7 @@ impl<S: Service> Processor<S> {
         self.clock = Clock::new(committed.now);
         self.timers.set(committed.timer_set);
         if batch.window.is_some() {
-            self.timers
-                .fired(committed.timers_fired, committed.next_timer, committed.now);
+            self.timers.fired(committed.timers_fired, committed.next_timer, committed.now);
         }
         self.effects.set(committed.effects_set);
         let meters = &shared.meters;
@@ -356,22 +301,14 @@ impl<S: Service> Processor<S> {
         meters.inputs.inc_by(batch.items.len() as u64);
         meters.timers.inc_by(committed.timers_fired as u64);
         meters.events.inc_by(committed.records.len() as u64);
-        meters
-            .batch_seconds
-            .observe(started.elapsed().as_secs_f64());
+        meters.batch_seconds.observe(started.elapsed().as_secs_f64());
         if !batch.items.is_empty() {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a batch has at most a few hundred inputs"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few hundred inputs")]
             meters.batch_inputs.observe(batch.items.len() as f64);
         }
         if !committed.records.is_empty() {
             self.sent += committed.records.len() as u64;
-            self.publisher.send(Row {
-                batch: self.owned.batch,
-                records: Arc::new(committed.records),
-            });
+            self.publisher.send(Row { batch: self.owned.batch, records: Arc::new(committed.records) });
         }
         self.feed.committed(self.owned.batch, &self.places);
         self.backoff = BACKOFF_MIN;
@@ -390,18 +327,11 @@ impl<S: Service> Processor<S> {
             }
             status.epoch = self.owned.epoch;
             status.batch = self.owned.batch;
-            status.positions = self
-                .places
-                .iter()
-                .map(|(topic, place)| (topic.clone(), place.next_offset))
-                .collect();
+            status.positions = self.places.iter().map(|(topic, place)| (topic.clone(), place.next_offset)).collect();
             status.sequence = self.sequences[0];
             status.acked_sequence = self.publisher.progress.borrow().events_sequence();
             status.open_effects = self.effects.len();
-            status.oldest_timer_seconds = self
-                .timers
-                .overdue_since(now)
-                .map_or(0, |since| (now.0 - since.0) / 1_000);
+            status.oldest_timer_seconds = self.timers.overdue_since(now).map_or(0, |since| (now.0 - since.0) / 1_000);
         });
     }
 
@@ -414,27 +344,14 @@ impl<S: Service> Processor<S> {
     }
 
     /// Something in the batch is at fault: commit what stands before it, then stop at it. Nothing is lost.
-    fn narrow(
-        &mut self,
-        batch: Batch<S::Input>,
-        index: usize,
-        reason: String,
-    ) -> Result<(), Ended> {
+    fn narrow(&mut self, batch: Batch<S::Input>, index: usize, reason: String) -> Result<(), Ended> {
         let count = batch.items.len();
         let single = count <= 1 || (index == 0 && self.limit == 1);
-        let culprit = batch
-            .items
-            .get(index)
-            .map_or_else(|| "a timer".to_owned(), |item| item.what.describe());
+        let culprit = batch.items.get(index).map_or_else(|| "a timer".to_owned(), |item| item.what.describe());
         self.put_back(batch);
         if single {
-            error!(
-                kafka.partition = self.owned.partition,
-                reason, "{culprit} cannot be applied"
-            );
-            return Err(Ended::Stopped(format!(
-                "{culprit} cannot be applied: {reason}"
-            )));
+            error!(kafka.partition = self.owned.partition, reason, "{culprit} cannot be applied");
+            return Err(Ended::Stopped(format!("{culprit} cannot be applied: {reason}")));
         }
         self.limit = if index > 0 { index } else { count / 2 };
         Ok(())
@@ -444,9 +361,7 @@ impl<S: Service> Processor<S> {
         warn!(%error, kafka.partition = self.owned.partition, "the database does not take the batch; it is kept");
         self.shared.meters.outages.inc();
         let reason = format!("the database is not available: {error}");
-        self.shared
-            .status
-            .set(self.owned.partition, State::Waiting, Some(reason));
+        self.shared.status.set(self.owned.partition, State::Waiting, Some(reason));
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = tokio::time::sleep(self.backoff) => {}
@@ -474,40 +389,19 @@ impl<S: Service> Processor<S> {
                 if self.effects.finish(name) {
                     self.forget.push(name);
                 }
-                self.ready.push_back(Item {
-                    what: What::Answer(input, done.mark.set_by),
-                    place: None,
-                });
+                self.ready.push_back(Item { what: What::Answer(input, done.mark.set_by), place: None });
                 return;
             }
             Outcome::Pending { ask_after } => (ask_after, false, true, None),
             Outcome::Failed { code, message } => {
-                let number = self
-                    .effects
-                    .attempt(name, self.clock.now())
-                    .map_or(1, |attempt| attempt.number);
-                warn!(
-                    effect = done.mark.kind,
-                    key = done.mark.key,
-                    number,
-                    code,
-                    message,
-                    "an effect failed"
-                );
+                let number = self.effects.attempt(name, self.clock.now()).map_or(1, |attempt| attempt.number);
+                warn!(effect = done.mark.kind, key = done.mark.key, number, code, message, "an effect failed");
                 let wait = effects::delay(number, rand::random());
                 (wait, true, false, Some(format!("{code}: {message}")))
             }
             Outcome::Unreachable { message } => {
-                debug!(
-                    effect = done.mark.kind,
-                    message, "the other side of an effect is not reachable"
-                );
-                (
-                    UNREACHABLE.mul_f64(0.5 + rand::random::<f64>()),
-                    false,
-                    false,
-                    None,
-                )
+                debug!(effect = done.mark.kind, message, "the other side of an effect is not reachable");
+                (UNREACHABLE.mul_f64(0.5 + rand::random::<f64>()), false, false, None)
             }
         };
         let next_try_at = self.clock.now().plus(after);
@@ -515,26 +409,13 @@ impl<S: Service> Processor<S> {
         let attempts = self.effects.again(name, next_try_at, failed, stored);
         if stored {
             let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
-            self.tries.push(OpenTry {
-                key: name.0,
-                kind: name.1,
-                attempts,
-                next_try_at,
-                pending,
-                error,
-            });
+            self.tries.push(OpenTry { key: name.0, kind: name.1, attempts, next_try_at, pending, error });
         }
     }
 
-    async fn start_effects(
-        &mut self,
-        progress: &Progress,
-        now: Timestamp,
-    ) -> Result<(), sqlx::Error> {
+    async fn start_effects(&mut self, progress: &Progress, now: Timestamp) -> Result<(), sqlx::Error> {
         let acked = progress.events_sequence();
-        let marks = self
-            .effects
-            .start(acked, now, self.timers.horizon(), EFFECTS_READ_MAX);
+        let marks = self.effects.start(acked, now, self.timers.horizon(), EFFECTS_READ_MAX);
         if marks.is_empty() {
             return Ok(());
         }
@@ -543,25 +424,19 @@ impl<S: Service> Processor<S> {
         let wanted = marks.clone();
         let read = tokio::spawn(async move {
             let mut conn = shared.pool.acquire().await?;
-            shared
-                .service
-                .effects_read(&mut conn, partition, &wanted)
-                .await
+            shared.service.effects_read(&mut conn, partition, &wanted).await
         });
         let found = match read.await.expect("reading effects does not panic") {
             Ok(found) => found,
             Err(error) => {
                 for mark in marks {
-                    self.effects
-                        .again((mark.key, mark.kind), now.plus(UNREACHABLE), false, false);
+                    self.effects.again((mark.key, mark.kind), now.plus(UNREACHABLE), false, false);
                 }
                 return Err(error);
             }
         };
         for mark in &marks {
-            let asked = found
-                .iter()
-                .any(|(asked, _)| asked.key == mark.key && asked.kind == mark.kind);
+            let asked = found.iter().any(|(asked, _)| asked.key == mark.key && asked.kind == mark.kind);
             let name = (mark.key, mark.kind);
             if !asked && self.effects.finish(name) {
                 self.forget.push(name);
@@ -580,16 +455,11 @@ impl<S: Service> Processor<S> {
         let shared = Arc::clone(&self.shared);
         let done = self.done.0.clone();
         tokio::spawn(async move {
-            let permit = Arc::clone(&shared.effects)
-                .acquire_owned()
-                .await
-                .expect("never closed");
+            let permit = Arc::clone(&shared.effects).acquire_owned().await.expect("never closed");
             shared.meters.effect_tries.inc();
             let call = tokio::spawn(async move { shared.service.perform(&effect, attempt).await });
-            let outcome = call.await.unwrap_or_else(|error| Outcome::Failed {
-                code: "PANIC",
-                message: error.to_string(),
-            });
+            let outcome =
+                call.await.unwrap_or_else(|error| Outcome::Failed { code: "PANIC", message: error.to_string() });
             drop(permit);
             // The processor may have ended: its successor asks the other side.
             drop(done.send(Done { mark, outcome }));
@@ -601,11 +471,7 @@ impl<S: Service> Processor<S> {
         self.timers.reach(&self.places);
         let timed = self.effects.next_not_before(now);
         if self.timers.must_ask(now, timed) {
-            let (shared, partition, reply) = (
-                Arc::clone(&self.shared),
-                self.owned.partition,
-                self.ends.0.clone(),
-            );
+            let (shared, partition, reply) = (Arc::clone(&self.shared), self.owned.partition, self.ends.0.clone());
             tokio::spawn(async move {
                 let ends = shared.input_ends(partition).await;
                 if let Err(error) = &ends {
@@ -621,10 +487,7 @@ impl<S: Service> Processor<S> {
     async fn idle(&mut self, progress: &Progress) {
         let mut wait = IDLE_MAX;
         let now = self.clock.now();
-        for time in [self.timers.next_time(), self.effects.next_time()]
-            .into_iter()
-            .flatten()
-        {
+        for time in [self.timers.next_time(), self.effects.next_time()].into_iter().flatten() {
             let millis = u64::try_from(time.0.saturating_sub(now.0)).unwrap_or(0);
             // Something due that waits for ends or acknowledgements is looked at again soon, not at once.
             wait = wait.min(Duration::from_millis(millis.max(20)));
@@ -632,9 +495,7 @@ impl<S: Service> Processor<S> {
         if progress.acked_batch > self.forgotten_batch {
             wait = wait.min(FORGET_AFTER.saturating_sub(self.last_commit.elapsed()));
         }
-        let open = self.peeked.is_none()
-            && self.fatal.is_none()
-            && self.sent - progress.records < UNSENT_RECORDS_MAX;
+        let open = self.peeked.is_none() && self.fatal.is_none() && self.sent - progress.records < UNSENT_RECORDS_MAX;
         tokio::select! {
             () = self.stop.cancelled() => {}
             record = self.feed.next(), if open => self.peeked = record,
@@ -647,10 +508,7 @@ impl<S: Service> Processor<S> {
             }
             () = tokio::time::sleep(wait) => {}
         }
-        if self
-            .blocked_until
-            .is_some_and(|until| until <= Instant::now())
-        {
+        if self.blocked_until.is_some_and(|until| until <= Instant::now()) {
             self.blocked_until = None;
         }
     }
@@ -661,16 +519,10 @@ impl<I> What<I> {
         match self {
             Self::Record(input) => {
                 let at = &input.position;
-                format!(
-                    "the record at {}/{} offset {}",
-                    at.topic, at.partition, at.offset
-                )
+                format!("the record at {}/{} offset {}", at.topic, at.partition, at.offset)
             }
             Self::Dead(record, _) => {
-                format!(
-                    "the record at {}/{} offset {}",
-                    record.topic, record.partition, record.offset
-                )
+                format!("the record at {}/{} offset {}", record.topic, record.partition, record.offset)
             }
             Self::Answer(_, set_by) => {
                 format!("the answer to the effect set by event {}", set_by.event_id)

@@ -86,25 +86,12 @@ impl Publisher {
             acked_sequence: end.sequence,
             acked_offset: end.offset,
         });
-        let progress = Progress {
-            acked_batch,
-            acked,
-            records: 0,
-            forked: None,
-        };
+        let progress = Progress { acked_batch, acked, records: 0, forked: None };
         let (report, watch) = watch::channel(progress.clone());
         let (rows, inbox) = mpsc::unbounded_channel();
         let next_offsets = ends.map(|end| end.next_offset);
-        let mut sender = Sender {
-            kafka,
-            partition,
-            topics,
-            next_offsets,
-            progress,
-            report,
-            queue: VecDeque::new(),
-            producer: None,
-        };
+        let mut sender =
+            Sender { kafka, partition, topics, next_offsets, progress, report, queue: VecDeque::new(), producer: None };
         for row in leftovers {
             sender.enqueue(row);
         }
@@ -114,10 +101,7 @@ impl Publisher {
                 () = sender.run(inbox) => {}
             }
         });
-        Self {
-            rows,
-            progress: watch,
-        }
+        Self { rows, progress: watch }
     }
 
     /// Hands over the row of a committed batch.
@@ -174,10 +158,7 @@ impl Sender {
             match self.send_chunk().await {
                 Ok(()) => backoff = BACKOFF_MIN,
                 Err(Trouble::Retry(error)) => {
-                    warn!(
-                        kafka.partition = self.partition,
-                        error, "publishing failed; a new producer sends again"
-                    );
+                    warn!(kafka.partition = self.partition, error, "publishing failed; a new producer sends again");
                     self.discard_producer();
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -196,11 +177,7 @@ impl Sender {
         let before = self.queue.len();
         for (index, record) in row.records.iter().enumerate() {
             if record.sequence > self.progress.acked[place(record.output)].acked_sequence {
-                self.queue.push_back(Queued {
-                    batch: row.batch,
-                    records: Arc::clone(&row.records),
-                    index,
-                });
+                self.queue.push_back(Queued { batch: row.batch, records: Arc::clone(&row.records), index });
             }
         }
         if self.queue.len() == before && before == 0 {
@@ -218,12 +195,7 @@ impl Sender {
             bytes += record.value.as_ref().map_or(0, Vec::len) + 512;
             record.output == output && bytes <= CHUNK_BYTES_MAX
         };
-        self.queue
-            .iter()
-            .take(CHUNK_RECORDS_MAX)
-            .take_while(fits)
-            .count()
-            .max(1)
+        self.queue.iter().take(CHUNK_RECORDS_MAX).take_while(fits).count().max(1)
     }
 
     async fn send_chunk(&mut self) -> Result<(), Trouble> {
@@ -257,24 +229,14 @@ impl Sender {
     fn launch(&mut self, length: usize) -> Result<Vec<DeliveryFuture>, Trouble> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
-            None => self
-                .kafka
-                .publisher_config()
-                .create()
-                .map_err(|error| Trouble::Retry(error.to_string()))?,
+            None => self.kafka.publisher_config().create().map_err(|error| Trouble::Retry(error.to_string()))?,
         };
         let mut flights = Vec::with_capacity(length);
         for queued in self.queue.iter().take(length) {
             let record = queued.record();
-            let headers = record.headers.iter().fold(
-                OwnedHeaders::new_with_capacity(16),
-                |headers, (key, value)| {
-                    headers.insert(Header {
-                        key,
-                        value: Some(value),
-                    })
-                },
-            );
+            let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(16), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value) })
+            });
             let outgoing = FutureRecord::<[u8], [u8]> {
                 topic: &self.topics[place(record.output)],
                 partition: Some(self.partition),
@@ -286,8 +248,7 @@ impl Sender {
             match producer.send_result(outgoing) {
                 Ok(flight) => flights.push(flight),
                 Err((error, _))
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
-                        && !flights.is_empty() =>
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) && !flights.is_empty() =>
                 {
                     break;
                 }
@@ -303,22 +264,13 @@ impl Sender {
     async fn check_offsets(&mut self, output: Output, offsets: &[i64]) -> Result<(), Trouble> {
         let from = self.next_offsets[place(output)];
         let last = *offsets.last().expect("not empty");
-        let follows = offsets
-            .iter()
-            .zip(from..)
-            .all(|(offset, expected)| *offset == expected);
+        let follows = offsets.iter().zip(from..).all(|(offset, expected)| *offset == expected);
         self.next_offsets[place(output)] = last + 1;
         if follows {
             return Ok(());
         }
         let topic = self.topics[place(output)].clone();
-        info!(
-            kafka.topic = topic,
-            kafka.partition = self.partition,
-            from,
-            last,
-            "reading what others wrote between"
-        );
+        info!(kafka.topic = topic, kafka.partition = self.partition, from, last, "reading what others wrote between");
         let kafka = Arc::clone(&self.kafka);
         let partition = self.partition;
         let read_topic = topic.clone();
@@ -330,10 +282,7 @@ impl Sender {
             .map_err(|error| Trouble::Retry(format!("{error:#}")))?;
         let acked = self.progress.acked[place(output)].acked_sequence;
         let ours = |sequence| {
-            self.queue
-                .iter()
-                .map(Queued::record)
-                .find(|mine| mine.output == output && mine.sequence == sequence)
+            self.queue.iter().map(Queued::record).find(|mine| mine.output == output && mine.sequence == sequence)
         };
         for record in between {
             let Some(sequence) = events::envelope::sequence(&record.headers) else {
@@ -358,11 +307,7 @@ impl Sender {
             acked.acked_sequence = queued.record().sequence;
             acked.acked_offset = *offset;
             self.progress.records += 1;
-            if self
-                .queue
-                .front()
-                .is_none_or(|next| next.batch != queued.batch)
-            {
+            if self.queue.front().is_none_or(|next| next.batch != queued.batch) {
                 self.progress.acked_batch = queued.batch;
             }
         }

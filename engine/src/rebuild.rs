@@ -84,11 +84,7 @@ pub async fn rebuild<S: Service>(
         events: folded.events,
         facts,
         strange: folded.strange.len(),
-        sequences: folded
-            .partitions
-            .iter()
-            .map(|(p, state)| (*p, state.outputs[0].sequence))
-            .collect(),
+        sequences: folded.partitions.iter().map(|(p, state)| (*p, state.outputs[0].sequence)).collect(),
     })
 }
 
@@ -129,24 +125,13 @@ pub async fn group_members(kafka: &Kafka, group: &str) -> anyhow::Result<usize> 
     let consumer: BaseConsumer = kafka.reader_config().create().context("making a client")?;
     let name = group.to_owned();
     let ask = move || -> anyhow::Result<usize> {
-        let list = consumer
-            .fetch_group_list(Some(&name), REQUEST_TIMEOUT)
-            .context("asking for the group")?;
-        Ok(list
-            .groups()
-            .iter()
-            .map(|group| group.members().len())
-            .sum())
+        let list = consumer.fetch_group_list(Some(&name), REQUEST_TIMEOUT).context("asking for the group")?;
+        Ok(list.groups().iter().map(|group| group.members().len()).sum())
     };
-    tokio::task::spawn_blocking(ask)
-        .await
-        .context("asking for the group")?
+    tokio::task::spawn_blocking(ask).await.context("asking for the group")?
 }
 
-async fn wait_for_still_ends<S: Service>(
-    fold: &Fold<'_, S>,
-    settle: Duration,
-) -> anyhow::Result<()> {
+async fn wait_for_still_ends<S: Service>(fold: &Fold<'_, S>, settle: Duration) -> anyhow::Result<()> {
     let mut ends = fold.ends().await?;
     let mut since = Instant::now();
     while since.elapsed() < settle {
@@ -170,10 +155,7 @@ async fn finish<S: Service>(fold: &Fold<'_, S>, folded: &Folded) -> anyhow::Resu
         let mut places = state.places.clone();
         for ((topic, number), (low, _)) in &barriers {
             if number == partition {
-                let start = Place {
-                    next_offset: *low,
-                    last_sequence: 0,
-                };
+                let start = Place { next_offset: *low, last_sequence: 0 };
                 let place = places.entry(topic.clone()).or_insert(start);
                 place.next_offset = place.next_offset.max(*low);
             }
@@ -199,23 +181,14 @@ type Ends = HashMap<own_log::Partition, (i64, i64)>;
 /// Start and end of every partition of the service's commands topics.
 async fn command_ends<S: Service>(fold: &Fold<'_, S>) -> anyhow::Result<Ends> {
     let description = fold.service.describe();
-    let commands = description
-        .inputs
-        .iter()
-        .filter(|input| input.kind == TopicKind::Commands);
+    let commands = description.inputs.iter().filter(|input| input.kind == TopicKind::Commands);
     let topics: Vec<String> = commands.map(|input| fold.kafka.topic(input.name)).collect();
-    let all = |topic: &String| {
-        (0..fold.kafka.partitions)
-            .map(|p| (topic.clone(), p))
-            .collect::<Vec<_>>()
-    };
+    let all = |topic: &String| (0..fold.kafka.partitions).map(|p| (topic.clone(), p)).collect::<Vec<_>>();
     let places: Vec<own_log::Partition> = topics.iter().flat_map(all).collect();
     let kafka = std::sync::Arc::clone(fold.kafka);
     let ask = move || -> anyhow::Result<Ends> {
         let marks = own_log::watermarks(&kafka, &places)?;
         Ok(places.into_iter().zip(marks).collect())
     };
-    tokio::task::spawn_blocking(ask)
-        .await
-        .context("asking for ends")?
+    tokio::task::spawn_blocking(ask).await.context("asking for ends")?
 }

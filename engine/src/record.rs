@@ -32,10 +32,7 @@ impl Record {
     pub(crate) fn copy(message: &BorrowedMessage<'_>) -> Self {
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             let copy = |header: rdkafka::message::Header<'_, &[u8]>| {
-                (
-                    header.key.to_owned(),
-                    header.value.unwrap_or_default().to_vec(),
-                )
+                (header.key.to_owned(), header.value.unwrap_or_default().to_vec())
             };
             headers.iter().map(copy).collect()
         });
@@ -54,10 +51,7 @@ impl Record {
     pub(crate) fn bytes(&self) -> usize {
         let header = |(name, value): &(String, Vec<u8>)| name.len() + value.len() + 48;
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        length(&self.key)
-            + length(&self.value)
-            + self.headers.iter().map(header).sum::<usize>()
-            + 128
+        length(&self.key) + length(&self.value) + self.headers.iter().map(header).sum::<usize>() + 128
     }
 }
 
@@ -136,14 +130,7 @@ mod tests {
             value: None,
             headers: vec![("ce_id".to_owned(), b"42".to_vec())],
         };
-        let row = vec![
-            record.clone(),
-            OutRecord {
-                output: Output::Events,
-                value: Some(vec![0; 300]),
-                ..record
-            },
-        ];
+        let row = vec![record.clone(), OutRecord { output: Output::Events, value: Some(vec![0; 300]), ..record }];
         assert_eq!(unpack(&pack(&row)).unwrap(), row);
         assert_eq!(row[0].id(), Some("42"));
     }

@@ -85,10 +85,7 @@ impl Registry {
             .build()
             .context("making an HTTP client")?;
         let url: String = url.into();
-        Ok(Self {
-            url: url.trim_end_matches('/').to_owned(),
-            client,
-        })
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), client })
     }
 
     /// The codec of this build: IDs from the registry, or from the database while the registry is away.
@@ -122,21 +119,14 @@ impl Registry {
                     def.version
                 ),
                 (Ok(None), None) => {
-                    bail!(
-                        "{} is not registered; run `cargo orderctl schemas push`",
-                        def.subject()
-                    )
+                    bail!("{} is not registered; run `cargo orderctl schemas push`", def.subject())
                 }
                 (Err(error), Some(_)) => {
-                    warn!(
-                        error = format!("{error:#}"),
-                        "the registry is away; starting from remembered IDs"
-                    );
+                    warn!(error = format!("{error:#}"), "the registry is away; starting from remembered IDs");
                     return Ok(Codec::new(&from_memory(&remembered)?));
                 }
                 (Err(error), None) => {
-                    return Err(error
-                        .context("no schema ID is remembered, and the registry does not answer"));
+                    return Err(error.context("no schema ID is remembered, and the registry does not answer"));
                 }
             };
             ids.push((def, id));
@@ -153,12 +143,8 @@ impl Registry {
         let mut ids = Vec::with_capacity(SCHEMAS.len());
         for def in SCHEMAS {
             let id = self.lookup(def).await?;
-            let id = id.with_context(|| {
-                format!(
-                    "{} is not registered; run `cargo orderctl schemas push`",
-                    def.subject()
-                )
-            })?;
+            let id =
+                id.with_context(|| format!("{} is not registered; run `cargo orderctl schemas push`", def.subject()))?;
             ids.push((def, id));
         }
         Ok(Codec::new(&ids))
@@ -173,28 +159,15 @@ impl Registry {
         };
         match response.status() {
             StatusCode::NOT_FOUND => Known::No,
-            status if status.is_success() => Known::Yes {
-                subject: self.subject_of(id).await,
-            },
+            status if status.is_success() => Known::Yes { subject: self.subject_of(id).await },
             status => Known::Unavailable(format!("it answered {status}")),
         }
     }
 
     async fn subject_of(&self, id: u32) -> String {
         let url = format!("{}/schemas/ids/{id}/versions", self.url);
-        let subjects = async {
-            self.client
-                .get(&url)
-                .send()
-                .await?
-                .json::<Vec<Subject>>()
-                .await
-        };
-        subjects
-            .await
-            .ok()
-            .and_then(|mut all| all.pop())
-            .map_or_else(|| "no subject".to_owned(), |one| one.subject)
+        let subjects = async { self.client.get(&url).send().await?.json::<Vec<Subject>>().await };
+        subjects.await.ok().and_then(|mut all| all.pop()).map_or_else(|| "no subject".to_owned(), |one| one.subject)
     }
 
     /// The ID of a schema, if it is registered under its subject.
@@ -202,20 +175,11 @@ impl Registry {
     /// # Errors
     /// When the registry does not answer.
     pub async fn lookup(&self, def: &SchemaDef) -> anyhow::Result<Option<u32>> {
-        let response = self
-            .post(&format!("/subjects/{}", def.subject()), def)
-            .await?;
+        let response = self.post(&format!("/subjects/{}", def.subject()), def).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        Ok(Some(
-            success(response)
-                .await?
-                .json::<Registered>()
-                .await
-                .context("reading the registry's answer")?
-                .id,
-        ))
+        Ok(Some(success(response).await?.json::<Registered>().await.context("reading the registry's answer")?.id))
     }
 
     /// Sets the global level and registers every schema of this build.
@@ -224,38 +188,18 @@ impl Registry {
     /// When the registry does not answer. An incompatible schema is a finding, not an error.
     pub async fn push(&self) -> anyhow::Result<Vec<Finding>> {
         let config = serde_json::json!({ "compatibility": LEVEL });
-        let put = self
-            .client
-            .put(format!("{}/config", self.url))
-            .header("content-type", CONTENT_TYPE);
-        success(
-            put.body(config.to_string())
-                .send()
-                .await
-                .context("setting the level")?,
-        )
-        .await?;
+        let put = self.client.put(format!("{}/config", self.url)).header("content-type", CONTENT_TYPE);
+        success(put.body(config.to_string()).send().await.context("setting the level")?).await?;
         let mut findings = Vec::new();
         for def in SCHEMAS {
-            let response = self
-                .post(&format!("/subjects/{}/versions", def.subject()), def)
-                .await?;
+            let response = self.post(&format!("/subjects/{}/versions", def.subject()), def).await?;
             let conflict = response.status() == StatusCode::CONFLICT;
             let (id, problem) = if conflict {
                 (None, Some(response.text().await.unwrap_or_default()))
             } else {
-                (
-                    Some(success(response).await?.json::<Registered>().await?.id),
-                    None,
-                )
+                (Some(success(response).await?.json::<Registered>().await?.id), None)
             };
-            findings.push(Finding {
-                subject: def.subject(),
-                version: def.version,
-                id,
-                compared: 0,
-                problem,
-            });
+            findings.push(Finding { subject: def.subject(), version: def.version, id, compared: 0, problem });
         }
         Ok(findings)
     }
@@ -265,64 +209,37 @@ impl Registry {
     /// # Errors
     /// When the registry does not answer or its global level is another one.
     pub async fn check(&self) -> anyhow::Result<Vec<Finding>> {
-        let level: serde_json::Value = self
-            .get("/config")
-            .await?
-            .context("the registry has no global level")?;
-        let level = level["compatibilityLevel"]
-            .as_str()
-            .or(level["compatibility"].as_str())
-            .unwrap_or("none");
+        let level: serde_json::Value = self.get("/config").await?.context("the registry has no global level")?;
+        let level = level["compatibilityLevel"].as_str().or(level["compatibility"].as_str()).unwrap_or("none");
         if level != LEVEL {
-            bail!(
-                "the registry's global level is {level}, not {LEVEL}; run `cargo orderctl schemas push`"
-            );
+            bail!("the registry's global level is {level}, not {LEVEL}; run `cargo orderctl schemas push`");
         }
         let mut findings = Vec::new();
         for def in SCHEMAS {
             let subject = def.subject();
-            let stored: Option<Vec<u32>> =
-                self.get(&format!("/subjects/{subject}/versions")).await?;
+            let stored: Option<Vec<u32>> = self.get(&format!("/subjects/{subject}/versions")).await?;
             let mut problem = stored.is_none().then(|| "not registered".to_owned());
             let stored = stored.unwrap_or_default();
             for version in &stored {
-                let path =
-                    format!("/compatibility/subjects/{subject}/versions/{version}?verbose=true");
-                let answer: Compatibility =
-                    success(self.post(&path, def).await?).await?.json().await?;
+                let path = format!("/compatibility/subjects/{subject}/versions/{version}?verbose=true");
+                let answer: Compatibility = success(self.post(&path, def).await?).await?.json().await?;
                 if !answer.is_compatible {
-                    problem = Some(format!(
-                        "incompatible with version {version}: {}",
-                        answer.messages.join("; ")
-                    ));
+                    problem = Some(format!("incompatible with version {version}: {}", answer.messages.join("; ")));
                 }
             }
             let id = self.lookup(def).await?;
             if id.is_none() && problem.is_none() {
                 problem = Some("this version is not registered".to_owned());
             }
-            findings.push(Finding {
-                subject,
-                version: def.version,
-                id,
-                compared: stored.len(),
-                problem,
-            });
+            findings.push(Finding { subject, version: def.version, id, compared: stored.len(), problem });
         }
         Ok(findings)
     }
 
     async fn post(&self, path: &str, def: &SchemaDef) -> anyhow::Result<reqwest::Response> {
         let body = serde_json::json!({ "schema": def.text });
-        let request = self
-            .client
-            .post(format!("{}{path}", self.url))
-            .header("content-type", CONTENT_TYPE);
-        request
-            .body(body.to_string())
-            .send()
-            .await
-            .context("asking the schema registry")
+        let request = self.client.post(format!("{}{path}", self.url)).header("content-type", CONTENT_TYPE);
+        request.body(body.to_string()).send().await.context("asking the schema registry")
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
@@ -331,13 +248,7 @@ impl Registry {
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        Ok(Some(
-            success(response)
-                .await?
-                .json()
-                .await
-                .context("reading the registry's answer")?,
-        ))
+        Ok(Some(success(response).await?.json().await.context("reading the registry's answer")?))
     }
 }
 
@@ -347,27 +258,18 @@ async fn success(response: reqwest::Response) -> anyhow::Result<reqwest::Respons
         return Ok(response);
     }
     let text = response.text().await.unwrap_or_default();
-    bail!(
-        "the schema registry answered {status}: {}",
-        text.chars().take(500).collect::<String>()
-    )
+    bail!("the schema registry answered {status}: {}", text.chars().take(500).collect::<String>())
 }
 
 fn fingerprint(def: &SchemaDef) -> String {
     hex::encode(Sha256::digest(def.text.as_bytes()))
 }
 
-fn from_memory(
-    remembered: &HashMap<(String, u32), u32>,
-) -> anyhow::Result<Vec<(&'static SchemaDef, u32)>> {
+fn from_memory(remembered: &HashMap<(String, u32), u32>) -> anyhow::Result<Vec<(&'static SchemaDef, u32)>> {
     let id = |def: &'static SchemaDef| {
         let id = remembered.get(&(def.subject(), def.version)).copied();
         let id = id.with_context(|| {
-            format!(
-                "the registry is away, and no ID of {} version {} is remembered",
-                def.subject(),
-                def.version
-            )
+            format!("the registry is away, and no ID of {} version {} is remembered", def.subject(), def.version)
         })?;
         Ok((def, id))
     };
@@ -376,9 +278,7 @@ fn from_memory(
 
 async fn remembered(conn: &mut PgConnection) -> anyhow::Result<HashMap<(String, u32), u32>> {
     let rows: Vec<(String, i32, String, i64)> =
-        sqlx::query_as("SELECT subject, version, fingerprint, id FROM schema_ids")
-            .fetch_all(conn)
-            .await?;
+        sqlx::query_as("SELECT subject, version, fingerprint, id FROM schema_ids").fetch_all(conn).await?;
     let mut ids = HashMap::new();
     for (subject, version, _, id) in rows {
         ids.insert((subject, u32::try_from(version)?), u32::try_from(id)?);

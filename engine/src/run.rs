@@ -80,11 +80,7 @@ impl Engine {
     pub async fn start<S: Service + std::fmt::Debug>(parts: Parts<S>) -> anyhow::Result<Self> {
         let description = parts.service.describe();
         let shared = Arc::new(Shared {
-            inputs: description
-                .inputs
-                .iter()
-                .map(|input| parts.kafka.topic(input.name))
-                .collect(),
+            inputs: description.inputs.iter().map(|input| parts.kafka.topic(input.name)).collect(),
             outputs: Shared::<S>::output_topics(&parts.kafka, &description),
             description,
             instance: parts.settings.instance.clone(),
@@ -101,19 +97,11 @@ impl Engine {
             effects: Arc::new(Semaphore::new(EFFECTS_IN_FLIGHT_MAX)),
             resume: Resume::default(),
         });
-        model::first_start(&shared)
-            .await
-            .context("folding the read model")?;
+        model::first_start(&shared).await.context("folding the read model")?;
         let status = shared.status.clone();
         let resume: Arc<dyn Resumer> = Arc::clone(&shared) as _;
         let (control, ended) = join(shared)?;
-        Ok(Self {
-            name: description.name,
-            status,
-            control,
-            resume,
-            ended,
-        })
+        Ok(Self { name: description.name, status, control, resume, ended })
     }
 
     /// What `/readyz` says of the processors.
@@ -143,9 +131,7 @@ impl Engine {
     /// # Errors
     /// The reason.
     pub async fn ended(&mut self) -> Result<(), String> {
-        (&mut self.ended)
-            .await
-            .unwrap_or_else(|_| Err("the consumer's thread panicked".to_owned()))
+        (&mut self.ended).await.unwrap_or_else(|_| Err("the consumer's thread panicked".to_owned()))
     }
 }
 
@@ -158,9 +144,7 @@ fn join<S: Service>(shared: Arc<Shared<S>>) -> anyhow::Result<Thread> {
     let mut config = shared.kafka.consumer_config(shared.description.name);
     config.set("client.id", &shared.instance);
     let context = GroupContext::new(Arc::clone(&shared), runtime.clone(), control.clone());
-    let group: Group<S> = config
-        .create_with_context(context)
-        .context("making the consumer")?;
+    let group: Group<S> = config.create_with_context(context).context("making the consumer")?;
     let topics: Vec<&str> = shared.inputs.iter().map(String::as_str).collect();
     group.subscribe(&topics).context("subscribing")?;
     let (end, ended) = oneshot::channel();
@@ -191,10 +175,7 @@ async fn watch(beats: Arc<AtomicU64>) {
         if beat != last.0 {
             last = (beat, Instant::now());
         } else if last.1.elapsed() > THREAD_SILENT_MAX && Arc::strong_count(&beats) > 1 {
-            error!(
-                seconds = THREAD_SILENT_MAX.as_secs(),
-                "the consumer's thread hangs; the process ends"
-            );
+            error!(seconds = THREAD_SILENT_MAX.as_secs(), "the consumer's thread hangs; the process ends");
             std::process::exit(1);
         }
     }

@@ -287,9 +287,5 @@ pub trait Service: Send + Sync + 'static {
     }
 
     /// One try of an effect: the call to the outside. Bounded in time by the service (at most 30 s).
-    fn perform(
-        &self,
-        effect: &Self::Effect,
-        attempt: Try,
-    ) -> impl Future<Output = Outcome<Self::Input>> + Send;
+    fn perform(&self, effect: &Self::Effect, attempt: Try) -> impl Future<Output = Outcome<Self::Input>> + Send;
 }

@@ -41,11 +41,7 @@ impl Settings {
     /// The normal settings for a process of this name.
     #[must_use]
     pub fn new(instance: impl Into<String>) -> Self {
-        Self {
-            instance: instance.into(),
-            timer_grace: Duration::from_secs(60),
-            batch_max: 500,
-        }
+        Self { instance: instance.into(), timer_grace: Duration::from_secs(60), batch_max: 500 }
     }
 }
 
@@ -81,18 +77,12 @@ pub(crate) struct Resume {
 
 impl Resume {
     pub(crate) fn want(&self, partition: i32) {
-        self.wanted
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(partition);
+        self.wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(partition);
         self.changed.notify_waiters();
     }
 
     fn take(&self, partition: i32) -> bool {
-        self.wanted
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .remove(&partition)
+        self.wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&partition)
     }
 }
 
@@ -124,22 +114,12 @@ impl<S: Service> Shared<S> {
         let at = store::now(&mut conn).await?;
         drop(conn);
         let kafka = Arc::clone(&self.kafka);
-        let places: Vec<_> = self
-            .inputs
-            .iter()
-            .map(|topic| (topic.clone(), partition))
-            .collect();
+        let places: Vec<_> = self.inputs.iter().map(|topic| (topic.clone(), partition)).collect();
         let ask = move || -> anyhow::Result<HashMap<String, i64>> {
             let marks = own_log::watermarks(&kafka, &places)?;
-            Ok(places
-                .into_iter()
-                .map(|(topic, _)| topic)
-                .zip(marks.into_iter().map(|(_, high)| high))
-                .collect())
+            Ok(places.into_iter().map(|(topic, _)| topic).zip(marks.into_iter().map(|(_, high)| high)).collect())
         };
-        let ends = tokio::task::spawn_blocking(ask)
-            .await
-            .context("asking for ends")??;
+        let ends = tokio::task::spawn_blocking(ask).await.context("asking for ends")??;
         Ok(Ends { at, ends })
     }
 
@@ -154,8 +134,7 @@ impl<S: Service> Shared<S> {
         for (topic, place) in items.iter().filter_map(|item| item.place) {
             last[topic] = Some(place);
         }
-        let moved =
-            |(topic, place): (&String, Option<Place>)| place.map(|place| (topic.clone(), place));
+        let moved = |(topic, place): (&String, Option<Place>)| place.map(|place| (topic.clone(), place));
         self.inputs.iter().zip(last).filter_map(moved).collect()
     }
 }

@@ -90,9 +90,7 @@ pub(crate) struct Status(Arc<Mutex<Board>>);
 
 impl Status {
     fn board(&self) -> MutexGuard<'_, Board> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The group gave these processors to this process, and only these.
@@ -101,11 +99,7 @@ impl Status {
         board.joined = true;
         board.group_trouble = trouble;
         board.processors.clear();
-        board.processors.extend(
-            partitions
-                .iter()
-                .map(|partition| (*partition, ProcessorStatus::new(*partition))),
-        );
+        board.processors.extend(partitions.iter().map(|partition| (*partition, ProcessorStatus::new(*partition))));
     }
 
     /// The group took everything away.
@@ -140,21 +134,13 @@ impl Status {
         let processors: Vec<_> = board.processors.values().cloned().collect();
         let mut reasons: Vec<String> = board.group_trouble.iter().cloned().collect();
         if !board.joined {
-            reasons.push(format!(
-                "{service} has not been assigned its processors by the consumer group yet"
-            ));
+            reasons.push(format!("{service} has not been assigned its processors by the consumer group yet"));
         }
-        let idle = processors
-            .iter()
-            .filter(|status| status.state != State::Live);
+        let idle = processors.iter().filter(|status| status.state != State::Live);
         reasons.extend(idle.map(|status| {
             let why = status.reason.as_deref().unwrap_or("it is getting ready");
             format!("processor {} is not live: {why}", status.partition)
         }));
-        Readiness {
-            ready: reasons.is_empty(),
-            reasons,
-            processors,
-        }
+        Readiness { ready: reasons.is_empty(), reasons, processors }
     }
 }

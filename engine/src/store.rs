@@ -36,11 +36,7 @@ pub struct OutputState {
 
 impl Default for OutputState {
     fn default() -> Self {
-        Self {
-            sequence: 0,
-            acked_sequence: 0,
-            acked_offset: -1,
-        }
+        Self { sequence: 0, acked_sequence: 0, acked_offset: -1 }
     }
 }
 
@@ -85,11 +81,7 @@ pub(crate) async fn bump_epochs(
     .fetch_all(conn)
     .await?;
     let owned = |row: &sqlx::postgres::PgRow| {
-        Ok(Owned {
-            partition: row.try_get(0)?,
-            epoch: row.try_get(1)?,
-            batch: row.try_get(2)?,
-        })
+        Ok(Owned { partition: row.try_get(0)?, epoch: row.try_get(1)?, batch: row.try_get(2)? })
     };
     rows.iter().map(owned).collect()
 }
@@ -99,15 +91,13 @@ pub(crate) async fn positions(
     conn: &mut PgConnection,
     partitions: &[i32],
 ) -> Result<HashMap<(i32, String), Place>, sqlx::Error> {
-    let rows = sqlx::query("SELECT partition, topic, next_offset, last_sequence FROM positions WHERE partition = ANY($1)")
-        .bind(partitions)
-        .fetch_all(conn)
-        .await?;
+    let rows =
+        sqlx::query("SELECT partition, topic, next_offset, last_sequence FROM positions WHERE partition = ANY($1)")
+            .bind(partitions)
+            .fetch_all(conn)
+            .await?;
     let entry = |row: &sqlx::postgres::PgRow| {
-        let place = Place {
-            next_offset: row.try_get(2)?,
-            last_sequence: row.try_get(3)?,
-        };
+        let place = Place { next_offset: row.try_get(2)?, last_sequence: row.try_get(3)? };
         Ok(((row.try_get(0)?, row.try_get(1)?), place))
     };
     rows.iter().map(entry).collect()
@@ -118,28 +108,20 @@ pub(crate) async fn outputs(
     conn: &mut PgConnection,
     partition: i32,
 ) -> Result<HashMap<String, OutputState>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT topic, sequence, acked_sequence, acked_offset FROM outputs WHERE partition = $1",
-    )
-    .bind(partition)
-    .fetch_all(conn)
-    .await?;
+    let rows = sqlx::query("SELECT topic, sequence, acked_sequence, acked_offset FROM outputs WHERE partition = $1")
+        .bind(partition)
+        .fetch_all(conn)
+        .await?;
     let entry = |row: &sqlx::postgres::PgRow| {
-        let state = OutputState {
-            sequence: row.try_get(1)?,
-            acked_sequence: row.try_get(2)?,
-            acked_offset: row.try_get(3)?,
-        };
+        let state =
+            OutputState { sequence: row.try_get(1)?, acked_sequence: row.try_get(2)?, acked_offset: row.try_get(3)? };
         Ok((row.try_get(0)?, state))
     };
     rows.iter().map(entry).collect()
 }
 
 /// The outbox rows of a processor, oldest first.
-pub(crate) async fn outbox(
-    conn: &mut PgConnection,
-    partition: i32,
-) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+pub(crate) async fn outbox(conn: &mut PgConnection, partition: i32) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
     sqlx::query_as("SELECT batch, records FROM outbox WHERE partition = $1 ORDER BY batch")
         .bind(partition)
         .fetch_all(conn)
@@ -162,15 +144,9 @@ pub(crate) async fn read_model_sequence(
 }
 
 /// True when the read model of this topic (without prefix) was folded to its end once.
-pub(crate) async fn has_read_model(
-    conn: &mut PgConnection,
-    topic: &str,
-) -> Result<bool, sqlx::Error> {
+pub(crate) async fn has_read_model(conn: &mut PgConnection, topic: &str) -> Result<bool, sqlx::Error> {
     let (found,): (bool,) =
-        sqlx::query_as("SELECT EXISTS (SELECT FROM read_models WHERE topic = $1)")
-            .bind(topic)
-            .fetch_one(conn)
-            .await?;
+        sqlx::query_as("SELECT EXISTS (SELECT FROM read_models WHERE topic = $1)").bind(topic).fetch_one(conn).await?;
     Ok(found)
 }
 
@@ -207,15 +183,9 @@ pub(crate) async fn fence(
 ) -> Result<Option<Timestamp>, sqlx::Error> {
     let topics: Vec<&str> = places.iter().map(|(topic, _)| topic.as_str()).collect();
     let offsets: Vec<i64> = places.iter().map(|(_, place)| place.next_offset).collect();
-    let sequences: Vec<i64> = places
-        .iter()
-        .map(|(_, place)| place.last_sequence)
-        .collect();
+    let sequences: Vec<i64> = places.iter().map(|(_, place)| place.last_sequence).collect();
     let own: Vec<&str> = acked.iter().map(|(topic, _)| topic.as_str()).collect();
-    let own_sequences: Vec<i64> = acked
-        .iter()
-        .map(|(_, state)| state.acked_sequence)
-        .collect();
+    let own_sequences: Vec<i64> = acked.iter().map(|(_, state)| state.acked_sequence).collect();
     let own_offsets: Vec<i64> = acked.iter().map(|(_, state)| state.acked_offset).collect();
     let row: (i64, OffsetDateTime) = sqlx::query_as(
         "WITH fenced AS (
@@ -257,29 +227,22 @@ pub(crate) async fn taken_commands(
     conn: &mut PgConnection,
     commands: &[i64],
 ) -> Result<HashSet<CommandId>, sqlx::Error> {
-    let rows: Vec<(i64,)> =
-        sqlx::query_as("SELECT command_id FROM commands WHERE command_id = ANY($1)")
-            .bind(commands)
-            .fetch_all(conn)
-            .await?;
+    let rows: Vec<(i64,)> = sqlx::query_as("SELECT command_id FROM commands WHERE command_id = ANY($1)")
+        .bind(commands)
+        .fetch_all(conn)
+        .await?;
     Ok(rows.into_iter().map(|(id,)| CommandId(id)).collect())
 }
 
 /// Remembers commands for ever. Live and in a fold alike: a command's first event counts.
-pub(crate) async fn save_commands(
-    conn: &mut PgConnection,
-    taken: &[TakenCommand],
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn save_commands(conn: &mut PgConnection, taken: &[TakenCommand]) -> Result<(), sqlx::Error> {
     if taken.is_empty() {
         return Ok(());
     }
     let mut sorted: Vec<&TakenCommand> = taken.iter().collect();
     sorted.sort_by_key(|taken| taken.command.command_id);
     let column = |field: fn(&TakenCommand) -> Option<&str>| -> Vec<Option<String>> {
-        sorted
-            .iter()
-            .map(|taken| field(taken).map(str::to_owned))
-            .collect()
+        sorted.iter().map(|taken| field(taken).map(str::to_owned)).collect()
     };
     sqlx::query(
         "INSERT INTO commands (command_id, caller, key_hash, fingerprint, partition, sequence, outcome, event_type,
@@ -328,15 +291,11 @@ pub(crate) async fn save_output(
 }
 
 /// The stored tries of a processor's effects.
-pub(crate) async fn tries(
-    conn: &mut PgConnection,
-    partition: i32,
-) -> Result<Vec<StoredTry>, sqlx::Error> {
-    let rows =
-        sqlx::query("SELECT key, kind, attempts, next_try_at FROM effects WHERE partition = $1")
-            .bind(partition)
-            .fetch_all(conn)
-            .await?;
+pub(crate) async fn tries(conn: &mut PgConnection, partition: i32) -> Result<Vec<StoredTry>, sqlx::Error> {
+    let rows = sqlx::query("SELECT key, kind, attempts, next_try_at FROM effects WHERE partition = $1")
+        .bind(partition)
+        .fetch_all(conn)
+        .await?;
     let stored = |row: &sqlx::postgres::PgRow| {
         Ok(StoredTry {
             key: row.try_get(0)?,
@@ -360,11 +319,7 @@ pub(crate) struct OpenTry {
 }
 
 /// Remembers tries without an answer. Scheduling, outside the fold.
-pub(crate) async fn save_tries(
-    conn: &mut PgConnection,
-    partition: i32,
-    tries: &[OpenTry],
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn save_tries(conn: &mut PgConnection, partition: i32, tries: &[OpenTry]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO effects AS e (partition, key, kind, attempts, next_try_at, pending, first_error, last_error)
          SELECT $1, u.key, u.kind, u.attempts, u.next_try_at, u.pending, u.error, u.error
@@ -407,9 +362,7 @@ pub(crate) async fn forget_tries(
 
 /// Postgres' clock, the only one that decisions see.
 pub(crate) async fn now(conn: &mut PgConnection) -> Result<Timestamp, sqlx::Error> {
-    let (now,): (OffsetDateTime,) = sqlx::query_as("SELECT clock_timestamp()")
-        .fetch_one(conn)
-        .await?;
+    let (now,): (OffsetDateTime,) = sqlx::query_as("SELECT clock_timestamp()").fetch_one(conn).await?;
     Ok(clock::from_utc(now))
 }
 
@@ -423,23 +376,14 @@ pub(crate) fn output_topic(
 }
 
 /// A fact that the engine remembers about this database.
-pub(crate) async fn fact(
-    conn: &mut PgConnection,
-    name: &str,
-) -> Result<Option<String>, sqlx::Error> {
-    let row: Option<(String,)> = sqlx::query_as("SELECT value FROM facts WHERE name = $1")
-        .bind(name)
-        .fetch_optional(conn)
-        .await?;
+pub(crate) async fn fact(conn: &mut PgConnection, name: &str) -> Result<Option<String>, sqlx::Error> {
+    let row: Option<(String,)> =
+        sqlx::query_as("SELECT value FROM facts WHERE name = $1").bind(name).fetch_optional(conn).await?;
     Ok(row.map(|(value,)| value))
 }
 
 /// Remembers a fact.
-pub(crate) async fn set_fact(
-    conn: &mut PgConnection,
-    name: &str,
-    value: &str,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn set_fact(conn: &mut PgConnection, name: &str, value: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value",
     )
@@ -452,10 +396,7 @@ pub(crate) async fn set_fact(
 
 /// Forgets a fact.
 pub(crate) async fn clear_fact(conn: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM facts WHERE name = $1")
-        .bind(name)
-        .execute(conn)
-        .await?;
+    sqlx::query("DELETE FROM facts WHERE name = $1").bind(name).execute(conn).await?;
     Ok(())
 }
 
@@ -471,9 +412,7 @@ pub(crate) async fn empty_all(conn: &mut PgConnection) -> Result<(), sqlx::Error
     names.extend(["outbox", "outputs", "positions", "effects", "barriers"].map(str::to_owned));
     // The names come quoted from Postgres' own catalogue, or are the constants above.
     let statement = format!("TRUNCATE {}", names.join(", "));
-    sqlx::query(sqlx::AssertSqlSafe(statement))
-        .execute(conn)
-        .await?;
+    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(conn).await?;
     Ok(())
 }
 

@@ -35,10 +35,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new(read: Timestamp) -> Self {
-        Self {
-            read,
-            at: Instant::now(),
-        }
+        Self { read, at: Instant::now() }
     }
 
     pub(crate) fn now(self) -> Timestamp {
@@ -63,15 +60,7 @@ pub(crate) struct Timers {
 
 impl Timers {
     pub(crate) fn new(assigned_at: Timestamp, grace: Duration, next: Option<Timestamp>) -> Self {
-        Self {
-            next,
-            horizon: ALWAYS,
-            goal: None,
-            asking: false,
-            assigned_at,
-            grace,
-            resting_until: None,
-        }
+        Self { next, horizon: ALWAYS, goal: None, asking: false, assigned_at, grace, resting_until: None }
     }
 
     pub(crate) fn horizon(&self) -> Timestamp {
@@ -92,8 +81,7 @@ impl Timers {
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
-        self.next.is_some_and(|next| next <= now)
-            && self.resting_until.is_none_or(|until| until <= now)
+        self.next.is_some_and(|next| next <= now) && self.resting_until.is_none_or(|until| until <= now)
     }
 
     /// The window to take in now, if any timer may fire.
@@ -102,22 +90,13 @@ impl Timers {
             return None;
         }
         let graceful = now < self.assigned_at.plus(self.grace);
-        let from = if graceful {
-            self.assigned_at.minus(self.grace)
-        } else {
-            ALWAYS
-        };
-        Some(Window {
-            from,
-            until: self.horizon.min(now),
-            limit: TIMERS_MAX,
-        })
+        let from = if graceful { self.assigned_at.minus(self.grace) } else { ALWAYS };
+        Some(Window { from, until: self.horizon.min(now), limit: TIMERS_MAX })
     }
 
     /// True when the ends must be asked for: something is due (or `also` is) that lies beyond the horizon.
     pub(crate) fn must_ask(&mut self, now: Timestamp, also: Option<Timestamp>) -> bool {
-        let beyond =
-            |time: Option<Timestamp>| time.is_some_and(|time| time <= now && time > self.horizon);
+        let beyond = |time: Option<Timestamp>| time.is_some_and(|time| time <= now && time > self.horizon);
         let timer = self.is_due(now) && beyond(self.next);
         let ask = (timer || beyond(also)) && self.goal.is_none() && !self.asking;
         self.asking |= ask;
@@ -134,10 +113,7 @@ impl Timers {
     pub(crate) fn reach(&mut self, places: &HashMap<String, Place>) {
         let Some(goal) = &self.goal else { return };
         let reached = |(topic, end): (&String, &i64)| {
-            *end == 0
-                || places
-                    .get(topic)
-                    .is_some_and(|place| place.next_offset >= *end)
+            *end == 0 || places.get(topic).is_some_and(|place| place.next_offset >= *end)
         };
         if goal.ends.iter().all(reached) {
             self.horizon = self.horizon.max(goal.at);
@@ -165,20 +141,11 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(60);
 
     fn places(next_offset: i64) -> HashMap<String, Place> {
-        HashMap::from([(
-            "t".to_owned(),
-            Place {
-                next_offset,
-                last_sequence: 0,
-            },
-        )])
+        HashMap::from([("t".to_owned(), Place { next_offset, last_sequence: 0 })])
     }
 
     fn ends(at: i64, end: i64) -> Option<Ends> {
-        Some(Ends {
-            at: Timestamp(at),
-            ends: HashMap::from([("t".to_owned(), end)]),
-        })
+        Some(Ends { at: Timestamp(at), ends: HashMap::from([("t".to_owned(), end)]) })
     }
 
     #[test]
@@ -209,19 +176,11 @@ mod tests {
         let mut timers = Timers::new(assigned, GRACE, Some(DUE));
         timers.answer(ends(assigned.0 + 1, 0));
         timers.reach(&places(0));
-        let window = timers
-            .window(assigned.plus(Duration::from_secs(1)))
-            .unwrap();
+        let window = timers.window(assigned.plus(Duration::from_secs(1))).unwrap();
         assert!(window.from > DUE, "it is left out");
         timers.fired(0, Some(DUE), assigned.plus(Duration::from_secs(1)));
-        assert_eq!(
-            timers.window(assigned.plus(Duration::from_millis(1_500))),
-            None,
-            "no busy loop"
-        );
-        let window = timers
-            .window(assigned.plus(Duration::from_secs(61)))
-            .unwrap();
+        assert_eq!(timers.window(assigned.plus(Duration::from_millis(1_500))), None, "no busy loop");
+        let window = timers.window(assigned.plus(Duration::from_secs(61))).unwrap();
         assert!(window.from < DUE);
     }
 

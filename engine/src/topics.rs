@@ -50,49 +50,27 @@ pub fn all(commands: &[&str], events: &[&str], services: &[&str]) -> Vec<Topic> 
             ("max.message.bytes", bytes.to_string()),
         ],
     };
-    let own = services
-        .iter()
-        .flat_map(|service| [format!("{service}.retry"), format!("{service}.dlq")]);
-    let commands = commands
-        .iter()
-        .map(|name| topic((*name).to_owned(), COMMANDS_RETENTION_MS, INPUT_BYTES_MAX));
-    let events = events
-        .iter()
-        .map(|name| topic((*name).to_owned(), -1, INPUT_BYTES_MAX));
-    commands
-        .chain(events)
-        .chain(own.map(|name| topic(name, -1, RECORD_BYTES_MAX)))
-        .collect()
+    let own = services.iter().flat_map(|service| [format!("{service}.retry"), format!("{service}.dlq")]);
+    let commands = commands.iter().map(|name| topic((*name).to_owned(), COMMANDS_RETENTION_MS, INPUT_BYTES_MAX));
+    let events = events.iter().map(|name| topic((*name).to_owned(), -1, INPUT_BYTES_MAX));
+    commands.chain(events).chain(own.map(|name| topic(name, -1, RECORD_BYTES_MAX))).collect()
 }
 
 /// Creates the topics that are missing, and compares the others.
 ///
 /// # Errors
 /// When the broker does not answer or refuses.
-pub async fn create(
-    kafka: &Kafka,
-    topics: &[Topic],
-    replication: i32,
-) -> anyhow::Result<Vec<Found>> {
-    let names: Vec<String> = topics
-        .iter()
-        .map(|topic| kafka.topic(&topic.name))
-        .collect();
+pub async fn create(kafka: &Kafka, topics: &[Topic], replication: i32) -> anyhow::Result<Vec<Found>> {
+    let names: Vec<String> = topics.iter().map(|topic| kafka.topic(&topic.name)).collect();
     let new: Vec<NewTopic<'_>> = topics
         .iter()
         .zip(&names)
         .map(|(topic, name)| {
             let new = NewTopic::new(name, kafka.partitions, TopicReplication::Fixed(replication));
-            topic
-                .settings
-                .iter()
-                .fold(new, |new, (key, value)| new.set(key, value))
+            topic.settings.iter().fold(new, |new, (key, value)| new.set(key, value))
         })
         .collect();
-    let results = admin(kafka)?
-        .create_topics(&new, &options())
-        .await
-        .context("creating topics")?;
+    let results = admin(kafka)?.create_topics(&new, &options()).await.context("creating topics")?;
     let mut created = Vec::new();
     for result in results {
         match result {
@@ -114,32 +92,15 @@ pub async fn create(
 /// When the broker does not answer.
 pub async fn check(kafka: &Kafka, topics: &[Topic]) -> anyhow::Result<Vec<Found>> {
     let counts = partition_counts(kafka).await?;
-    let names: Vec<String> = topics
-        .iter()
-        .map(|topic| kafka.topic(&topic.name))
-        .collect();
-    let there: Vec<&String> = names
-        .iter()
-        .filter(|name| counts.contains_key(*name))
-        .collect();
-    let resources: Vec<_> = there
-        .iter()
-        .map(|name| ResourceSpecifier::Topic(name))
-        .collect();
+    let names: Vec<String> = topics.iter().map(|topic| kafka.topic(&topic.name)).collect();
+    let there: Vec<&String> = names.iter().filter(|name| counts.contains_key(*name)).collect();
+    let resources: Vec<_> = there.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let mut settings: HashMap<String, HashMap<String, Option<String>>> = HashMap::new();
     if !resources.is_empty() {
-        let described = admin(kafka)?
-            .describe_configs(&resources, &options())
-            .await
-            .context("asking for settings")?;
+        let described = admin(kafka)?.describe_configs(&resources, &options()).await.context("asking for settings")?;
         for (name, resource) in there.into_iter().zip(described) {
-            let resource =
-                resource.map_err(|code| anyhow::anyhow!("the settings of {name}: {code}"))?;
-            let entries = resource
-                .entries
-                .into_iter()
-                .map(|entry| (entry.name, entry.value))
-                .collect();
+            let resource = resource.map_err(|code| anyhow::anyhow!("the settings of {name}: {code}"))?;
+            let entries = resource.entries.into_iter().map(|entry| (entry.name, entry.value)).collect();
             settings.insert(name.clone(), entries);
         }
     }
@@ -148,28 +109,17 @@ pub async fn check(kafka: &Kafka, topics: &[Topic]) -> anyhow::Result<Vec<Found>
         match counts.get(&name) {
             None => differences.push("it does not exist".to_owned()),
             Some(count) if *count != kafka.partitions => {
-                differences.push(format!(
-                    "it has {count} partitions, not {}; they never change",
-                    kafka.partitions
-                ));
+                differences.push(format!("it has {count} partitions, not {}; they never change", kafka.partitions));
             }
             Some(_) => {}
         }
         for (key, wanted) in &topic.settings {
-            let is = settings
-                .get(&name)
-                .and_then(|entries| entries.get(*key))
-                .cloned()
-                .flatten();
+            let is = settings.get(&name).and_then(|entries| entries.get(*key)).cloned().flatten();
             if let Some(is) = is.filter(|is| is != wanted) {
                 differences.push(format!("{key} is {is}, not {wanted}"));
             }
         }
-        Found {
-            topic: name,
-            created: false,
-            differences,
-        }
+        Found { topic: name, created: false, differences }
     });
     Ok(found.collect())
 }
@@ -177,31 +127,19 @@ pub async fn check(kafka: &Kafka, topics: &[Topic]) -> anyhow::Result<Vec<Found>
 async fn partition_counts(kafka: &Kafka) -> anyhow::Result<HashMap<String, i32>> {
     let consumer: BaseConsumer = kafka.reader_config().create().context("making a client")?;
     let ask = move || -> anyhow::Result<HashMap<String, i32>> {
-        let metadata = consumer
-            .fetch_metadata(None, REQUEST_TIMEOUT)
-            .context("asking for topics")?;
+        let metadata = consumer.fetch_metadata(None, REQUEST_TIMEOUT).context("asking for topics")?;
         let count = |topic: &rdkafka::metadata::MetadataTopic| {
-            (
-                topic.name().to_owned(),
-                i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
-            )
+            (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
         };
         Ok(metadata.topics().iter().map(count).collect())
     };
-    tokio::task::spawn_blocking(ask)
-        .await
-        .context("asking for topics")?
+    tokio::task::spawn_blocking(ask).await.context("asking for topics")?
 }
 
 fn admin(kafka: &Kafka) -> anyhow::Result<AdminClient<DefaultClientContext>> {
-    kafka
-        .reader_config()
-        .create()
-        .context("making an admin client")
+    kafka.reader_config().create().context("making an admin client")
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .operation_timeout(Some(REQUEST_TIMEOUT))
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
 }

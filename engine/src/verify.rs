@@ -16,11 +16,7 @@ use crate::model;
 use crate::service::{Service, Table};
 
 /// Tables of the projection that the engine folds for every service.
-const ENGINE_TABLES: [Table; 1] = [Table {
-    name: "commands",
-    key: "command_id",
-    read_model: false,
-}];
+const ENGINE_TABLES: [Table; 1] = [Table { name: "commands", key: "command_id", read_model: false }];
 
 /// One table, compared.
 #[derive(Debug, Clone, Serialize)]
@@ -65,17 +61,11 @@ pub struct Verdict {
 ///
 /// # Errors
 /// When the log cannot be folded, does not yet hold what was decided, or Postgres fails.
-pub async fn verify<S: Service>(
-    fold: &Fold<'_, S>,
-    live: &PgPool,
-    progress: Progress<'_>,
-) -> anyhow::Result<Verdict> {
+pub async fn verify<S: Service>(fold: &Fold<'_, S>, live: &PgPool, progress: Progress<'_>) -> anyhow::Result<Verdict> {
     let description = fold.service.describe();
     let events_topic = fold.kafka.topic(description.events_topic);
     let mut conn = live.acquire().await?;
-    let mut snapshot = conn
-        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        .await?;
+    let mut snapshot = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
     let sequences: BTreeMap<i32, i64> =
         sqlx::query_as::<_, (i32, i64)>("SELECT partition, sequence FROM outputs WHERE topic = $1")
             .bind(&events_topic)
@@ -83,16 +73,10 @@ pub async fn verify<S: Service>(
             .await?
             .into_iter()
             .collect();
-    let upto: HashMap<i32, i64> = sequences
-        .iter()
-        .map(|(partition, sequence)| (*partition, *sequence))
-        .collect();
+    let upto: HashMap<i32, i64> = sequences.iter().map(|(partition, sequence)| (*partition, *sequence)).collect();
     let folded = fold.run(Some(&upto), progress).await?;
     for (partition, sequence) in &sequences {
-        let reached = folded
-            .partitions
-            .get(partition)
-            .map_or(0, |state| state.outputs[0].sequence);
+        let reached = folded.partitions.get(partition).map_or(0, |state| state.outputs[0].sequence);
         anyhow::ensure!(
             reached == *sequence,
             "{events_topic}/{partition} holds {reached} of {sequence} decided events; wait for the publisher, or run \
@@ -100,8 +84,7 @@ pub async fn verify<S: Service>(
             description.name
         );
     }
-    let with_model =
-        description.read_model.is_some() && model_stands_still(fold, &mut snapshot).await?;
+    let with_model = description.read_model.is_some() && model_stands_still(fold, &mut snapshot).await?;
     let mut tables = Vec::new();
     let mut other = fold.pool.acquire().await?;
     for table in ENGINE_TABLES.iter().chain(description.tables) {
@@ -119,40 +102,20 @@ pub async fn verify<S: Service>(
 }
 
 /// Folds the read model and says whether it ends where the live one stood; a live one that moved on cannot be compared.
-async fn model_stands_still<S: Service>(
-    fold: &Fold<'_, S>,
-    snapshot: &mut PgConnection,
-) -> anyhow::Result<bool> {
-    model::fold(fold.service, fold.kafka, fold.codec, fold.pool, |_| {})
-        .await
-        .context("folding the read model")?;
+async fn model_stands_still<S: Service>(fold: &Fold<'_, S>, snapshot: &mut PgConnection) -> anyhow::Result<bool> {
+    model::fold(fold.service, fold.kafka, fold.codec, fold.pool, |_| {}).await.context("folding the read model")?;
     let query = "SELECT partition, last_sequence FROM read_models ORDER BY partition, topic";
     let live: Vec<(i32, i64)> = sqlx::query_as(query).fetch_all(snapshot).await?;
     let mut conn = fold.pool.acquire().await?;
     let folded: Vec<(i32, i64)> = sqlx::query_as(query).fetch_all(&mut *conn).await?;
     // The live one only moves on facts that concern it, the folded one on all: it may stand behind, never ahead.
-    Ok(live
-        .iter()
-        .zip(&folded)
-        .all(|(live, folded)| live.0 == folded.0 && live.1 <= folded.1))
+    Ok(live.iter().zip(&folded).all(|(live, folded)| live.0 == folded.0 && live.1 <= folded.1))
 }
 
-async fn compare(
-    table: &Table,
-    live: &mut PgConnection,
-    folded: &mut PgConnection,
-) -> anyhow::Result<Compared> {
+async fn compare(table: &Table, live: &mut PgConnection, folded: &mut PgConnection) -> anyhow::Result<Compared> {
     // Names of tables and columns cannot be bound; they are constants of this build (`Description::tables`).
-    let key: Vec<String> = table
-        .key
-        .split(',')
-        .map(|column| format!("t.{} ", column.trim()))
-        .collect();
-    let sql = format!(
-        "SELECT to_jsonb(t)::text FROM {} AS t ORDER BY {}",
-        table.name,
-        key.join(", ")
-    );
+    let key: Vec<String> = table.key.split(',').map(|column| format!("t.{} ", column.trim())).collect();
+    let sql = format!("SELECT to_jsonb(t)::text FROM {} AS t ORDER BY {}", table.name, key.join(", "));
     let mut left = sqlx::query_as::<_, (String,)>(AssertSqlSafe(sql.clone())).fetch(live);
     let mut right = sqlx::query_as::<_, (String,)>(AssertSqlSafe(sql)).fetch(folded);
     let (mut left_hash, mut right_hash) = (Sha256::new(), Sha256::new());
@@ -170,10 +133,8 @@ async fn compare(
             right_hash.update(b"\n");
         }
         if one != other && difference.is_none() {
-            difference = Some(Difference {
-                live: one.clone().map(|(row,)| row),
-                folded: other.clone().map(|(row,)| row),
-            });
+            difference =
+                Some(Difference { live: one.clone().map(|(row,)| row), folded: other.clone().map(|(row,)| row) });
         }
         if one.is_none() && other.is_none() {
             break;

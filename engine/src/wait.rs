@@ -22,21 +22,13 @@ pub struct Acked(Arc<Mutex<HashMap<i32, i64>>>);
 impl Acked {
     /// Every event up to this sequence of the partition is acknowledged.
     pub fn set(&self, partition: i32, sequence: i64) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(partition, sequence);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, sequence);
     }
 
     /// The last acknowledged sequence, as far as this process knows.
     #[must_use]
     pub fn get(&self, partition: i32) -> i64 {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&partition)
-            .copied()
-            .unwrap_or(0)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied().unwrap_or(0)
     }
 }
 
@@ -145,34 +137,23 @@ impl Inner {
         .await?;
         let mut decided: Vec<Decided> = rows
             .into_iter()
-            .map(
-                |(command, event_type, refused, subject, partition, sequence)| Decided {
-                    command_id: CommandId(command),
-                    event_type,
-                    refused,
-                    subject,
-                    partition,
-                    sequence,
-                },
-            )
+            .map(|(command, event_type, refused, subject, partition, sequence)| Decided {
+                command_id: CommandId(command),
+                event_type,
+                refused,
+                subject,
+                partition,
+                sequence,
+            })
             .collect();
-        if decided
-            .iter()
-            .any(|one| one.sequence > self.acked.get(one.partition))
-        {
+        if decided.iter().any(|one| one.sequence > self.acked.get(one.partition)) {
             let acked: Vec<(i32, i64)> =
                 sqlx::query_as("SELECT partition, acked_sequence FROM outputs WHERE topic = $1")
                     .bind(&self.topic)
                     .fetch_all(&mut *conn)
                     .await?;
             let acked: HashMap<i32, i64> = acked.into_iter().collect();
-            let known = |partition: i32| {
-                acked
-                    .get(&partition)
-                    .copied()
-                    .unwrap_or(0)
-                    .max(self.acked.get(partition))
-            };
+            let known = |partition: i32| acked.get(&partition).copied().unwrap_or(0).max(self.acked.get(partition));
             decided.retain(|one| one.sequence <= known(one.partition));
         }
         let mut waiting = self.waiting();

@@ -17,10 +17,7 @@ pub struct NotACode {
 impl NotACode {
     pub(crate) fn new(what: &'static str, text: &str) -> Self {
         // Bounded: the text may come from a damaged record and ends up in headers and logs.
-        Self {
-            what,
-            text: text.chars().take(40).collect(),
-        }
+        Self { what, text: text.chars().take(40).collect() }
     }
 }
 
@@ -262,9 +259,6 @@ mod tests {
     #[test]
     fn an_unknown_code_is_named_but_bounded() {
         let error = Channel::parse(&"X".repeat(1000)).unwrap_err().to_string();
-        assert!(
-            error.contains("is no channel") && error.len() < 100,
-            "{error}"
-        );
+        assert!(error.contains("is no channel") && error.len() < 100, "{error}");
     }
 }

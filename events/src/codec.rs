@@ -76,21 +76,14 @@ pub struct Compiled {
 
 impl fmt::Debug for Compiled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compiled")
-            .field("def", &self.def)
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Compiled").field("def", &self.def).field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 impl Compiled {
     fn new(def: &'static SchemaDef, id: u32, schema: &'static Schema) -> Self {
-        let reader = GenericDatumReader::builder(schema)
-            .human_readable(false)
-            .build();
-        let writer = GenericDatumWriter::builder(schema)
-            .human_readable(false)
-            .build();
+        let reader = GenericDatumReader::builder(schema).human_readable(false).build();
+        let writer = GenericDatumWriter::builder(schema).human_readable(false).build();
         Self {
             def,
             id,
@@ -111,30 +104,18 @@ impl Compiled {
     /// [`DecodeError::Damaged`] when it is cut off, invalid, or followed by more bytes.
     pub fn read<T: DeserializeOwned>(&self, datum: &[u8]) -> Result<T, DecodeError> {
         let mut rest = datum;
-        let value = self
-            .reader
-            .read_deser(&mut rest)
-            .map_err(|error| self.damaged(&error.to_string()))?;
-        if rest.is_empty() {
-            Ok(value)
-        } else {
-            Err(self.damaged(&format!("{} bytes follow the datum", rest.len())))
-        }
+        let value = self.reader.read_deser(&mut rest).map_err(|error| self.damaged(&error.to_string()))?;
+        if rest.is_empty() { Ok(value) } else { Err(self.damaged(&format!("{} bytes follow the datum", rest.len()))) }
     }
 
     /// The error for a schema that is known, but not on this topic.
     #[must_use]
     pub fn foreign(&self) -> DecodeError {
-        DecodeError::Foreign {
-            type_name: self.def.full_name,
-        }
+        DecodeError::Foreign { type_name: self.def.full_name }
     }
 
     fn damaged(&self, reason: &str) -> DecodeError {
-        DecodeError::Damaged {
-            type_name: self.def.full_name,
-            reason: reason.chars().take(REASON_CHARS_MAX).collect(),
-        }
+        DecodeError::Damaged { type_name: self.def.full_name, reason: reason.chars().take(REASON_CHARS_MAX).collect() }
     }
 }
 
@@ -159,10 +140,7 @@ impl Codec {
         });
         let mut codec = Self::default();
         for (def, id) in ids {
-            let index = SCHEMAS
-                .iter()
-                .position(|known| known == *def)
-                .expect("a definition of SCHEMAS");
+            let index = SCHEMAS.iter().position(|known| known == *def).expect("a definition of SCHEMAS");
             codec.add(def, *id, schema::parsed(index));
         }
         codec
@@ -170,10 +148,7 @@ impl Codec {
 
     fn add(&mut self, def: &'static SchemaDef, id: u32, schema: &'static Schema) {
         self.by_id.insert(id, Compiled::new(def, id, schema));
-        let newest = self
-            .newest
-            .entry((def.topic, def.full_name))
-            .or_insert((def.version, id));
+        let newest = self.newest.entry((def.topic, def.full_name)).or_insert((def.version, id));
         if def.version > newest.0 {
             *newest = (def.version, id);
         }
@@ -190,22 +165,13 @@ impl Codec {
     ///
     /// # Errors
     /// [`EncodeError`] when no ID is known, or when struct and schema disagree.
-    pub fn encode<T: Record + Serialize>(
-        &self,
-        topic: &'static str,
-        record: &T,
-    ) -> Result<Vec<u8>, EncodeError> {
-        let (_, id) = self
-            .newest
-            .get(&(topic, T::TYPE))
-            .ok_or(EncodeError::NoId(T::TYPE, topic))?;
+    pub fn encode<T: Record + Serialize>(&self, topic: &'static str, record: &T) -> Result<Vec<u8>, EncodeError> {
+        let (_, id) = self.newest.get(&(topic, T::TYPE)).ok_or(EncodeError::NoId(T::TYPE, topic))?;
         let mut value = Vec::with_capacity(256);
         value.push(MAGIC);
         value.extend_from_slice(&id.to_be_bytes());
         let writer = &self.by_id[id].writer;
-        writer
-            .write_ser(&mut value, record)
-            .map_err(|error| EncodeError::Misfit(T::TYPE, Box::new(error)))?;
+        writer.write_ser(&mut value, record).map_err(|error| EncodeError::Misfit(T::TYPE, Box::new(error)))?;
         Ok(value)
     }
 
@@ -213,11 +179,7 @@ impl Codec {
     ///
     /// # Errors
     /// [`DecodeError`] when the value is not Avro, or its schema is unknown or another topic's.
-    pub fn open<'a>(
-        &self,
-        topic: &str,
-        value: &'a [u8],
-    ) -> Result<(&Compiled, &'a [u8]), DecodeError> {
+    pub fn open<'a>(&self, topic: &str, value: &'a [u8]) -> Result<(&Compiled, &'a [u8]), DecodeError> {
         let id = schema_id(value)?;
         let schema = self.by_id.get(&id).ok_or(DecodeError::UnknownSchema(id))?;
         if schema.def.topic != topic {
@@ -259,12 +221,7 @@ mod tests {
             "unit_price":{"amount":99,"currency":"USD"}}],"total":{"amount":198,"currency":"USD"},
             "pay_by":"2026-01-01T00:00:00.000Z"}"#;
         let record: OrderExpired = serde_json::from_str(json).unwrap();
-        (
-            OrderEvent::from(record.clone())
-                .encode(&Codec::numbered())
-                .unwrap(),
-            record,
-        )
+        (OrderEvent::from(record.clone()).encode(&Codec::numbered()).unwrap(), record)
     }
 
     #[test]
@@ -306,12 +263,7 @@ mod tests {
                 r#"{{"type":"record","namespace":"t","name":"Tick","fields":[{{"name":"v{version}","type":["null","long"],"default":null}}]}}"#
             );
             let text = String::leak(text);
-            Box::leak(Box::new(SchemaDef {
-                topic: "t.events",
-                full_name: "t.Tick",
-                version,
-                text,
-            }))
+            Box::leak(Box::new(SchemaDef { topic: "t.events", full_name: "t.Tick", version, text }))
         };
         #[derive(Debug, PartialEq, Deserialize)]
         struct Tick {
@@ -327,25 +279,14 @@ mod tests {
         assert_eq!(codec.newest[&("t.events", "t.Tick")], (2, 20));
         let value = [0, 0, 0, 0, 10, 2, 14];
         let (schema, datum) = codec.open("t.events", &value).unwrap();
-        assert_eq!(
-            schema.read(datum),
-            Ok(Tick {
-                v1: Some(7),
-                v2: None
-            })
-        );
+        assert_eq!(schema.read(datum), Ok(Tick { v1: Some(7), v2: None }));
     }
 
     #[test]
     fn a_codec_without_an_id_says_for_which_type() {
         let (_, record) = expired();
-        let error = OrderEvent::from(record)
-            .encode(&Codec::default())
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "no schema ID is known for orderlog.order.OrderExpired on order.events"
-        );
+        let error = OrderEvent::from(record).encode(&Codec::default()).unwrap_err();
+        assert_eq!(error.to_string(), "no schema ID is known for orderlog.order.OrderExpired on order.events");
     }
 
     #[test]
@@ -355,8 +296,7 @@ mod tests {
         let mut long = value.clone();
         long.extend(std::iter::repeat_n(0, 5000));
         for bytes in [&value[..9], &long] {
-            let Err(DecodeError::Damaged { type_name, reason }) = OrderEvent::decode(&codec, bytes)
-            else {
+            let Err(DecodeError::Damaged { type_name, reason }) = OrderEvent::decode(&codec, bytes) else {
                 panic!("must be damaged");
             };
             assert_eq!(type_name, "orderlog.order.OrderExpired");

@@ -86,8 +86,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Record(at) => {
                 write!(f, "{}/{}/{}/", at.topic, at.partition, at.offset)?;
-                at.sequence
-                    .map_or(Ok(()), |sequence| write!(f, "{sequence}"))
+                at.sequence.map_or(Ok(()), |sequence| write!(f, "{sequence}"))
             }
             Self::Timer => f.write_str("timer"),
             Self::Effect => f.write_str("effect"),
@@ -170,8 +169,7 @@ impl Envelope<'_> {
     #[must_use]
     pub fn headers(&self) -> Headers {
         let mut headers = Vec::with_capacity(12);
-        let mut put =
-            |name: &str, value: String| headers.push((name.to_owned(), value.into_bytes()));
+        let mut put = |name: &str, value: String| headers.push((name.to_owned(), value.into_bytes()));
         put(name::SPECVERSION, "1.0".to_owned());
         put(name::ID, self.id.to_string());
         put(name::TYPE, self.type_name.to_owned());
@@ -206,13 +204,7 @@ mod tests {
 
     #[test]
     fn a_cause_reads_back() {
-        for text in [
-            "order.commands/3/42/",
-            "t1.order.events/0/7/5",
-            "timer",
-            "effect",
-            "operator",
-        ] {
+        for text in ["order.commands/3/42/", "t1.order.events/0/7/5", "timer", "effect", "operator"] {
             assert_eq!(text.parse::<Cause>().unwrap().to_string(), text);
         }
         for bad in [
@@ -237,13 +229,7 @@ mod tests {
     fn a_sequence_is_nineteen_digits() {
         let with = |text: &str| vec![(name::SEQUENCE.to_owned(), text.as_bytes().to_vec())];
         assert_eq!(sequence(&with("0000000000000000042")), Some(42));
-        for bad in [
-            "42",
-            "0000000000000000000",
-            "000000000000000004x",
-            "-000000000000000042",
-            "9999999999999999999",
-        ] {
+        for bad in ["42", "0000000000000000000", "000000000000000004x", "-000000000000000042", "9999999999999999999"] {
             assert_eq!(sequence(&with(bad)), None, "{bad}");
         }
         assert_eq!(sequence(&[]), None);
@@ -251,10 +237,7 @@ mod tests {
 
     fn shown(envelope: &Envelope<'_>) -> Vec<String> {
         let headers = envelope.headers();
-        headers
-            .iter()
-            .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value)))
-            .collect()
+        headers.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value))).collect()
     }
 
     #[test]

@@ -98,28 +98,13 @@ mod tests {
         let json = serde_json::to_string(&id).unwrap();
         assert_eq!(json, "\"9223372036854775807\"");
         assert_eq!(serde_json::from_str::<OrderId>(&json).unwrap(), id);
-        assert!(
-            serde_json::from_str::<OrderId>("7").is_err(),
-            "a number is none"
-        );
+        assert!(serde_json::from_str::<OrderId>("7").is_err(), "a number is none");
     }
 
     #[test]
     fn an_id_has_one_spelling() {
         assert_eq!("1082185".parse(), Ok(ProductId(1_082_185)));
-        for bad in [
-            "",
-            "0",
-            "-1",
-            "+1",
-            "01",
-            " 1",
-            "1 ",
-            "1.0",
-            "1e3",
-            "x",
-            "9223372036854775808",
-        ] {
+        for bad in ["", "0", "-1", "+1", "01", " 1", "1 ", "1.0", "1e3", "x", "9223372036854775808"] {
             assert_eq!(bad.parse::<ProductId>(), Err(NotAnId), "{bad}");
         }
     }

@@ -380,10 +380,7 @@ impl InventoryEvent {
             Self::StockReceived(event) => Some(event.command_ref()),
             Self::StockAdjusted(event) => Some(event.command_ref()),
             Self::CommandRefused(event) => Some(event.command_ref()),
-            Self::StockReserved(_)
-            | Self::StockRejected(_)
-            | Self::StockReleased(_)
-            | Self::StockSold(_) => None,
+            Self::StockReserved(_) | Self::StockRejected(_) | Self::StockReleased(_) | Self::StockSold(_) => None,
         }
     }
 }

@@ -23,9 +23,7 @@ impl Currency {
     /// [`NotACode`] unless the text is exactly three upper-case ASCII letters.
     pub fn parse(text: &str) -> Result<Self, NotACode> {
         match text.as_bytes() {
-            [a, b, c] if [a, b, c].iter().all(|letter| letter.is_ascii_uppercase()) => {
-                Ok(Self([*a, *b, *c]))
-            }
+            [a, b, c] if [a, b, c].iter().all(|letter| letter.is_ascii_uppercase()) => Ok(Self([*a, *b, *c])),
             _ => Err(NotACode::new("currency", text)),
         }
     }
@@ -98,10 +96,7 @@ impl Money {
         if self.currency != other.currency {
             return Err(MoneyError::Currencies(self.currency, other.currency));
         }
-        let amount = self
-            .amount
-            .checked_add(other.amount)
-            .ok_or(MoneyError::Overflow)?;
+        let amount = self.amount.checked_add(other.amount).ok_or(MoneyError::Overflow)?;
         Ok(Self { amount, ..self })
     }
 
@@ -110,10 +105,7 @@ impl Money {
     /// # Errors
     /// [`MoneyError::Overflow`] when the product leaves 64 bits.
     pub fn checked_mul(self, quantity: i64) -> Result<Self, MoneyError> {
-        let amount = self
-            .amount
-            .checked_mul(quantity)
-            .ok_or(MoneyError::Overflow)?;
+        let amount = self.amount.checked_mul(quantity).ok_or(MoneyError::Overflow)?;
         Ok(Self { amount, ..self })
     }
 }
@@ -123,13 +115,7 @@ impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.amount < 0 { "-" } else { "" };
         let minor = self.amount.unsigned_abs();
-        write!(
-            f,
-            "{sign}{}.{:02} {}",
-            minor / 100,
-            minor % 100,
-            self.currency
-        )
+        write!(f, "{sign}{}.{:02} {}", minor / 100, minor % 100, self.currency)
     }
 }
 

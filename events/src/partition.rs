@@ -49,10 +49,7 @@ mod tests {
             ("foobar", -790_332_482),
             ("a-little-bit-long-string", -985_981_536),
             ("a-little-bit-longer-string", -1_486_304_829),
-            (
-                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             ("abc", 479_470_107),
         ] {
             assert_eq!(murmur2(text.as_bytes()).cast_signed(), hash, "{text}");
@@ -62,12 +59,7 @@ mod tests {
     #[test]
     fn a_key_is_where_java_clients_put_it() {
         // Computed with kafka-python's `murmur2` for six partitions.
-        for (key, partition) in [
-            ("226873219453231104", 3),
-            ("1082185", 2),
-            ("7", 3),
-            ("1", 3),
-        ] {
+        for (key, partition) in [("226873219453231104", 3), ("1082185", 2), ("7", 3), ("1", 3)] {
             assert_eq!(partition_of(key.as_bytes(), 6), partition, "{key}");
         }
         assert_eq!(partition_of(b"7", 1), 0);

@@ -161,9 +161,6 @@ impl<E> Recorded<E> {
     /// The mark that a timer or effect set by this event carries.
     #[must_use]
     pub fn mark(&self) -> SetBy {
-        SetBy {
-            event_id: self.id,
-            sequence: self.sequence,
-        }
+        SetBy { event_id: self.id, sequence: self.sequence }
     }
 }

@@ -65,9 +65,7 @@ schemas! {
 }
 
 static PARSED: LazyLock<Vec<Schema>> = LazyLock::new(|| {
-    let parse = |def: &SchemaDef| {
-        Schema::parse_str(def.text).expect("a compiled-in schema parses (see the tests)")
-    };
+    let parse = |def: &SchemaDef| Schema::parse_str(def.text).expect("a compiled-in schema parses (see the tests)");
     SCHEMAS.iter().map(parse).collect()
 });
 

@@ -78,51 +78,17 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_one_in_the_log() {
-        let parts = Parts {
-            millis: 1,
-            service: 1,
-            instance: 1,
-            sequence: 1,
-        };
+        let parts = Parts { millis: 1, service: 1, instance: 1, sequence: 1 };
         assert_eq!(pack(parts), Some((1 << 22) | (1 << 19) | (1 << 12) | 1));
     }
 
     #[test]
     fn a_field_out_of_its_bits_is_refused() {
-        let parts = Parts {
-            millis: 1,
-            service: 0,
-            instance: 0,
-            sequence: 0,
-        };
-        assert_eq!(
-            pack(Parts {
-                millis: 1 << 41,
-                ..parts
-            }),
-            None
-        );
-        assert_eq!(
-            pack(Parts {
-                service: 8,
-                ..parts
-            }),
-            None
-        );
-        assert_eq!(
-            pack(Parts {
-                instance: 128,
-                ..parts
-            }),
-            None
-        );
-        assert_eq!(
-            pack(Parts {
-                sequence: 4096,
-                ..parts
-            }),
-            None
-        );
+        let parts = Parts { millis: 1, service: 0, instance: 0, sequence: 0 };
+        assert_eq!(pack(Parts { millis: 1 << 41, ..parts }), None);
+        assert_eq!(pack(Parts { service: 8, ..parts }), None);
+        assert_eq!(pack(Parts { instance: 128, ..parts }), None);
+        assert_eq!(pack(Parts { sequence: 4096, ..parts }), None);
         assert_eq!(pack(Parts { millis: 0, ..parts }), None);
         assert_eq!(unpack(-1), None);
     }

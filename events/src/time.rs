@@ -46,9 +46,7 @@ impl Timestamp {
     /// [`NotATime`] for any other text.
     pub fn parse(text: &str) -> Result<Self, NotATime> {
         let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NotATime)?;
-        i64::try_from(time.unix_timestamp_nanos() / 1_000_000)
-            .map(Self)
-            .map_err(|_| NotATime)
+        i64::try_from(time.unix_timestamp_nanos() / 1_000_000).map(Self).map_err(|_| NotATime)
     }
 
     /// The same point as a date and time in UTC; `None` outside the years that can be written.
@@ -60,9 +58,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format = format_description!(
-            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
-        );
+        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
         match self.to_utc().and_then(|time| time.format(&format).ok()) {
             Some(text) => f.write_str(&text),
             None => write!(f, "{} ms since 1970", self.0),
@@ -78,11 +74,7 @@ impl fmt::Debug for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_str(self)
-        } else {
-            serializer.serialize_i64(self.0)
-        }
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_i64(self.0) }
     }
 }
 

@@ -79,16 +79,11 @@ kinds! {
 
 /// The topic of this name.
 pub(crate) fn topic(name: &str) -> &'static Topic {
-    TOPICS
-        .iter()
-        .find(|topic| topic.name == name)
-        .expect("a topic of ours")
+    TOPICS.iter().find(|topic| topic.name == name).expect("a topic of ours")
 }
 
 /// The type of this name on this topic.
 pub(crate) fn kind(topic: &str, full_name: &str) -> &'static Kind {
     let mut kinds = KINDS.iter();
-    kinds
-        .find(|kind| (kind.topic, kind.full_name) == (topic, full_name))
-        .expect("a type of ours")
+    kinds.find(|kind| (kind.topic, kind.full_name) == (topic, full_name)).expect("a type of ours")
 }

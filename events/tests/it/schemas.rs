@@ -23,9 +23,7 @@ fn records(schema: &Value) -> Vec<&Value> {
     match schema {
         Value::Array(union) => union.iter().flat_map(records).collect(),
         Value::Object(object) if object["type"] == "record" => {
-            let nested = fields(schema)
-                .iter()
-                .flat_map(|field| records(&field["type"]));
+            let nested = fields(schema).iter().flat_map(|field| records(&field["type"]));
             std::iter::once(schema).chain(nested).collect()
         }
         Value::Object(object) => object.get("items").into_iter().flat_map(records).collect(),
@@ -41,10 +39,7 @@ fn every_file_is_compiled_in_and_every_line_has_its_file() {
         let name = topic.file_name().into_string().unwrap();
         if topic.file_type().unwrap().is_dir() {
             for file in std::fs::read_dir(topic.path()).unwrap() {
-                files.insert(format!(
-                    "schemas/{name}/{}",
-                    file.unwrap().file_name().into_string().unwrap()
-                ));
+                files.insert(format!("schemas/{name}/{}", file.unwrap().file_name().into_string().unwrap()));
             }
         } else {
             assert_eq!(name, "README.md");
@@ -60,44 +55,20 @@ fn every_topic_reads_exactly_the_types_it_has_schemas_for() {
     for topic in TOPICS {
         let of_topic = SCHEMAS.iter().filter(|def| def.topic == topic.name);
         let with_schema: BTreeSet<_> = of_topic.map(|def| def.full_name).collect();
-        assert_eq!(
-            with_schema,
-            topic.types.iter().copied().collect(),
-            "{}",
-            topic.name
-        );
+        assert_eq!(with_schema, topic.types.iter().copied().collect(), "{}", topic.name);
     }
-    let tested: BTreeSet<_> = KINDS
-        .iter()
-        .map(|kind| (kind.topic, kind.full_name))
-        .collect();
-    assert_eq!(
-        tested,
-        SCHEMAS
-            .iter()
-            .map(|def| (def.topic, def.full_name))
-            .collect(),
-        "each is tested here"
-    );
+    let tested: BTreeSet<_> = KINDS.iter().map(|kind| (kind.topic, kind.full_name)).collect();
+    assert_eq!(tested, SCHEMAS.iter().map(|def| (def.topic, def.full_name)).collect(), "each is tested here");
 }
 
 #[test]
 fn versions_count_from_one_without_a_gap() {
     let mut versions: BTreeMap<_, Vec<u32>> = BTreeMap::new();
     for def in SCHEMAS {
-        versions
-            .entry((def.topic, def.full_name))
-            .or_default()
-            .push(def.version);
+        versions.entry((def.topic, def.full_name)).or_default().push(def.version);
     }
     for (name, versions) in versions {
-        assert!(
-            versions
-                .iter()
-                .copied()
-                .eq(1..=u32::try_from(versions.len()).unwrap()),
-            "{name:?} {versions:?}"
-        );
+        assert!(versions.iter().copied().eq(1..=u32::try_from(versions.len()).unwrap()), "{name:?} {versions:?}");
     }
 }
 
@@ -117,20 +88,10 @@ fn names_and_subjects_follow_the_topic() {
 fn every_record_and_field_is_documented() {
     for def in SCHEMAS {
         for record in records(&parse(def)) {
-            let said = |value: &Value| {
-                value["doc"]
-                    .as_str()
-                    .is_some_and(|doc| doc.len() > 3 && doc.ends_with('.'))
-            };
+            let said = |value: &Value| value["doc"].as_str().is_some_and(|doc| doc.len() > 3 && doc.ends_with('.'));
             assert!(said(record), "{}: {}", path_of(def), record["name"]);
             for field in fields(record) {
-                assert!(
-                    said(field),
-                    "{}: {}.{}",
-                    path_of(def),
-                    record["name"],
-                    field["name"]
-                );
+                assert!(said(field), "{}: {}.{}", path_of(def), record["name"], field["name"]);
             }
         }
     }
@@ -143,18 +104,8 @@ fn what_may_be_absent_is_null_by_default() {
             // Without a default the field could never go again (FULL_TRANSITIVE).
             let is_union = field["type"].is_array();
             let default = field.get("default");
-            assert!(
-                !is_union || field["type"][0] == "null",
-                "{}: {}",
-                path_of(def),
-                field["name"]
-            );
-            assert!(
-                !is_union || default == Some(&Value::Null),
-                "{}: {}",
-                path_of(def),
-                field["name"]
-            );
+            assert!(!is_union || field["type"][0] == "null", "{}: {}", path_of(def), field["name"]);
+            assert!(!is_union || default == Some(&Value::Null), "{}: {}", path_of(def), field["name"]);
         }
     }
 }
@@ -164,21 +115,8 @@ fn an_aggregates_id_comes_first() {
     for def in SCHEMAS {
         let schema = parse(def);
         let first = &fields(&schema)[0];
-        assert!(
-            ["order_id", "product_id"]
-                .iter()
-                .any(|name| first["name"] == *name),
-            "{}",
-            path_of(def)
-        );
-        assert!(
-            first["doc"]
-                .as_str()
-                .unwrap()
-                .contains("equal to the record's key"),
-            "{}",
-            path_of(def)
-        );
+        assert!(["order_id", "product_id"].iter().any(|name| first["name"] == *name), "{}", path_of(def));
+        assert!(first["doc"].as_str().unwrap().contains("equal to the record's key"), "{}", path_of(def));
     }
 }
 
@@ -192,30 +130,15 @@ fn same_fields(path: &str, schema: &Value, json: &Value, named: &BTreeMap<&str, 
         (Value::Object(object), json) if object["type"] == "array" => {
             let items = json.as_array().expect("an array");
             assert!(!items.is_empty(), "{path} is filled in a full example");
-            items
-                .iter()
-                .for_each(|item| same_fields(path, &object["items"], item, named));
+            items.iter().for_each(|item| same_fields(path, &object["items"], item, named));
         }
         (Value::Object(object), json) if object["type"] == "record" => {
-            let keys: BTreeSet<_> = json
-                .as_object()
-                .expect("an object")
-                .keys()
-                .map(String::as_str)
-                .collect();
-            let names: BTreeSet<_> = fields(schema)
-                .iter()
-                .map(|field| field["name"].as_str().unwrap())
-                .collect();
+            let keys: BTreeSet<_> = json.as_object().expect("an object").keys().map(String::as_str).collect();
+            let names: BTreeSet<_> = fields(schema).iter().map(|field| field["name"].as_str().unwrap()).collect();
             assert_eq!(keys, names, "{path}");
             for field in fields(schema) {
                 let name = field["name"].as_str().unwrap();
-                same_fields(
-                    &format!("{path}.{name}"),
-                    &field["type"],
-                    &json[name],
-                    named,
-                );
+                same_fields(&format!("{path}.{name}"), &field["type"], &json[name], named);
             }
         }
         (_, json) => assert!(!json.is_null(), "{path} is filled in a full example"),
@@ -225,15 +148,9 @@ fn same_fields(path: &str, schema: &Value, json: &Value, named: &BTreeMap<&str, 
 #[test]
 fn structs_and_schemas_have_the_same_fields() {
     let vectors = vectors();
-    for vector in vectors
-        .iter()
-        .filter(|vector| vector.case == "full" && is_newest(vector.def))
-    {
+    for vector in vectors.iter().filter(|vector| vector.case == "full" && is_newest(vector.def)) {
         let schema = parse(vector.def);
-        let named = records(&schema)
-            .into_iter()
-            .map(|record| (record["name"].as_str().unwrap(), record))
-            .collect();
+        let named = records(&schema).into_iter().map(|record| (record["name"].as_str().unwrap(), record)).collect();
         // The JSON is what the struct writes: golden.rs shows it.
         same_fields(&path_of(vector.def), &schema, &vector.json, &named);
     }

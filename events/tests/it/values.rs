@@ -19,17 +19,9 @@ use crate::kinds::{kind, topic};
 /// The codes that a field's documentation lists.
 fn codes(doc: &str) -> Option<Vec<String>> {
     let (_, list) = doc.rsplit_once("ne of ")?;
-    let codes: Vec<String> = list
-        .trim_end_matches('.')
-        .split(", ")
-        .map(str::to_owned)
-        .collect();
-    let is_code = |code: &String| {
-        !code.is_empty()
-            && code
-                .chars()
-                .all(|letter| letter.is_ascii_uppercase() || letter == '_')
-    };
+    let codes: Vec<String> = list.trim_end_matches('.').split(", ").map(str::to_owned).collect();
+    let is_code =
+        |code: &String| !code.is_empty() && code.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_');
     codes.iter().all(is_code).then_some(codes)
 }
 
@@ -39,9 +31,7 @@ fn any_id() -> BoxedStrategy<Value> {
 
 fn any_time() -> BoxedStrategy<Value> {
     // The years 1 to 9999, all that RFC 3339 can write.
-    (-62_135_596_800_000..=253_402_300_799_999_i64)
-        .prop_map(|ms| json!(Timestamp(ms).to_string()))
-        .boxed()
+    (-62_135_596_800_000..=253_402_300_799_999_i64).prop_map(|ms| json!(Timestamp(ms).to_string())).boxed()
 }
 
 fn any_string(field: &RecordField) -> BoxedStrategy<Value> {
@@ -59,18 +49,15 @@ fn any_of(schema: &Schema, field: &RecordField, root: &Schema) -> BoxedStrategy<
         Schema::TimestampMillis => any_time(),
         Schema::Boolean => any::<bool>().prop_map(Value::from).boxed(),
         Schema::String => any_string(field),
-        Schema::Array(array) => prop::collection::vec(any_of(&array.items, field, root), 0..4)
-            .prop_map(Value::from)
-            .boxed(),
+        Schema::Array(array) => {
+            prop::collection::vec(any_of(&array.items, field, root), 0..4).prop_map(Value::from).boxed()
+        }
         Schema::Union(union) => {
             let some = any_of(&union.variants()[1], field, root);
             prop_oneof![Just(Value::Null), some].boxed()
         }
         Schema::Record(_) => any_record(schema, root),
-        Schema::Ref { name } => any_record(
-            &named(root, name.name()).expect("defined before it is used"),
-            root,
-        ),
+        Schema::Ref { name } => any_record(&named(root, name.name()).expect("defined before it is used"), root),
         other => panic!("no field of ours is {other:?}"),
     }
 }
@@ -79,31 +66,18 @@ fn any_of(schema: &Schema, field: &RecordField, root: &Schema) -> BoxedStrategy<
 fn named(schema: &Schema, wanted: &str) -> Option<Schema> {
     match schema {
         Schema::Record(record) if record.name.name() == wanted => Some(schema.clone()),
-        Schema::Record(record) => record
-            .fields
-            .iter()
-            .find_map(|field| named(&field.schema, wanted)),
+        Schema::Record(record) => record.fields.iter().find_map(|field| named(&field.schema, wanted)),
         Schema::Array(array) => named(&array.items, wanted),
-        Schema::Union(union) => union
-            .variants()
-            .iter()
-            .find_map(|variant| named(variant, wanted)),
+        Schema::Union(union) => union.variants().iter().find_map(|variant| named(variant, wanted)),
         _ => None,
     }
 }
 
 fn any_record(schema: &Schema, root: &Schema) -> BoxedStrategy<Value> {
-    let Schema::Record(record) = schema else {
-        panic!("a record")
-    };
-    let fields: Vec<_> = record
-        .fields
-        .iter()
-        .map(|field| (Just(field.name.clone()), any_of(&field.schema, field, root)))
-        .collect();
-    fields
-        .prop_map(|fields| Value::Object(fields.into_iter().collect()))
-        .boxed()
+    let Schema::Record(record) = schema else { panic!("a record") };
+    let fields: Vec<_> =
+        record.fields.iter().map(|field| (Just(field.name.clone()), any_of(&field.schema, field, root))).collect();
+    fields.prop_map(|fields| Value::Object(fields.into_iter().collect())).boxed()
 }
 
 #[test]
@@ -112,14 +86,9 @@ fn whatever_is_written_reads_back() {
     let codec = codec(&vectors);
     for def in SCHEMAS.iter().filter(|def| is_newest(def)) {
         let schema = Schema::parse_str(def.text).unwrap();
-        let config = Config {
-            cases: 64,
-            failure_persistence: None,
-            ..Config::default()
-        };
+        let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
         let run = TestRunner::new(config).run(&any_record(&schema, &schema), |json| {
-            let value = (kind(def.topic, def.full_name).encode)(&codec, &json)
-                .map_err(TestCaseError::fail)?;
+            let value = (kind(def.topic, def.full_name).encode)(&codec, &json).map_err(TestCaseError::fail)?;
             let read = (topic(def.topic).decode)(&codec, &value);
             prop_assert_eq!(read, Ok((def.full_name, json)));
             Ok(())
@@ -133,37 +102,21 @@ fn codes_are_the_ones_documented() {
     let vectors = vectors();
     let codec = codec(&vectors);
     for vector in vectors.iter().filter(|vector| vector.case == "full") {
-        let Schema::Record(record) = Schema::parse_str(vector.def.text).unwrap() else {
-            panic!("a record")
-        };
+        let Schema::Record(record) = Schema::parse_str(vector.def.text).unwrap() else { panic!("a record") };
         for field in &record.fields {
             let Some(codes) = codes(field.doc.as_deref().unwrap()) else {
                 continue;
             };
             let with = |code: &str| {
                 let mut json = vector.json.clone();
-                json[&field.name] = if json[&field.name].is_array() {
-                    json!([code])
-                } else {
-                    json!(code)
-                };
+                json[&field.name] = if json[&field.name].is_array() { json!([code]) } else { json!(code) };
                 (kind(vector.def.topic, vector.def.full_name).encode)(&codec, &json)
             };
             for code in &codes {
-                assert!(
-                    with(code).is_ok(),
-                    "{}: {} {code}",
-                    path_of(vector.def),
-                    field.name
-                );
+                assert!(with(code).is_ok(), "{}: {} {code}", path_of(vector.def), field.name);
             }
             let error = with("NO_SUCH_CODE").unwrap_err();
-            assert!(
-                error.contains("`NO_SUCH_CODE` is no "),
-                "{}: {} {error}",
-                path_of(vector.def),
-                field.name
-            );
+            assert!(error.contains("`NO_SUCH_CODE` is no "), "{}: {} {error}", path_of(vector.def), field.name);
         }
     }
 }
@@ -188,15 +141,8 @@ fn documented_codes_are_whole_sets() {
     ];
     let mut documented = BTreeSet::new();
     for def in SCHEMAS.iter().filter(|def| is_newest(def)) {
-        let Schema::Record(record) = Schema::parse_str(def.text).unwrap() else {
-            panic!("a record")
-        };
-        documented.extend(
-            record
-                .fields
-                .iter()
-                .filter_map(|field| codes(field.doc.as_deref().unwrap())),
-        );
+        let Schema::Record(record) = Schema::parse_str(def.text).unwrap() else { panic!("a record") };
+        documented.extend(record.fields.iter().filter_map(|field| codes(field.doc.as_deref().unwrap())));
     }
     assert_eq!(documented, sets.into_iter().collect());
 }
@@ -212,10 +158,7 @@ fn a_number_that_is_no_id_is_damage() {
             let mut value = vector.value.clone();
             value[5] = no_id;
             let error = (topic(vector.def.topic).decode)(&codec, &value).unwrap_err();
-            assert!(
-                error.to_string().contains("positive 64-bit integer"),
-                "{error}"
-            );
+            assert!(error.to_string().contains("positive 64-bit integer"), "{error}");
         }
     }
 }
@@ -234,21 +177,12 @@ fn json_has_ids_as_strings_and_times_as_rfc_3339() {
     assert_eq!(json["lines"][0]["product_id"], "1082185");
     assert_eq!(json["command_id"], "226873219453231105");
     assert_eq!(json["pay_by"], "2026-01-01T00:00:00.789Z");
-    assert_eq!(
-        json["lines"][0]["unit_price"],
-        json!({"amount": 99, "currency": "USD"})
-    );
+    assert_eq!(json["lines"][0]["unit_price"], json!({"amount": 99, "currency": "USD"}));
 
-    for (field, wrong) in [
-        ("order_id", json!(7)),
-        ("pay_by", json!(1_767_225_600_789_i64)),
-        ("pay_by", json!("soon")),
-    ] {
+    for (field, wrong) in [("order_id", json!(7)), ("pay_by", json!(1_767_225_600_789_i64)), ("pay_by", json!("soon"))]
+    {
         let mut json = placed.json.clone();
         json[field] = wrong;
-        assert!(
-            (kind("order.events", placed.def.full_name).encode)(&codec, &json).is_err(),
-            "{field}"
-        );
+        assert!((kind("order.events", placed.def.full_name).encode)(&codec, &json).is_err(), "{field}");
     }
 }
