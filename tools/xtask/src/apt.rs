@@ -50,11 +50,7 @@ impl Apt {
         if nix::unistd::geteuid().is_root() {
             return Some(Self { sudo: false });
         }
-        let sudo = Command::new("sudo")
-            .args(["-n", "true"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let sudo = Command::new("sudo").args(["-n", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         sudo.is_ok_and(|status| status.success()).then_some(Self { sudo: true })
     }
 
@@ -65,13 +61,10 @@ impl Apt {
     pub(crate) fn install(&self, packages: &[&str], layout: &Layout, status: &Status) -> Result<()> {
         let line = status.line("apt-get", &format!("installing {}", packages.join(", ")));
         let log = layout.log_of("apt-get");
-        let result = self
-            .run(&["update"])
-            .run("apt-get update", &log)
-            .and_then(|()| {
-                let install = self.run(&["install", "-y", "--no-install-recommends"]).args(packages);
-                install.run("apt-get install", &log)
-            });
+        let result = self.run(&["update"]).run("apt-get update", &log).and_then(|()| {
+            let install = self.run(&["install", "-y", "--no-install-recommends"]).args(packages);
+            install.run("apt-get install", &log)
+        });
         match result {
             Ok(()) => line.done(&format!("installed {}", packages.join(", "))),
             Err(error) => {

@@ -66,9 +66,7 @@ pub(crate) fn release(layout: &Layout, services: bool, status: &Status) -> Resul
 /// [`Problem::CommandFailed`] when something does not compile.
 pub(crate) fn build(layout: &Layout, args: &[&str], name: &str, status: &Status) -> Result<Vec<Built>> {
     let line = status.line(name, &format!("cargo {}", args.join(" ")));
-    let mut cargo = cargo(layout)
-        .args(args)
-        .args(["--message-format=json-render-diagnostics"]);
+    let mut cargo = cargo(layout).args(args).args(["--message-format=json-render-diagnostics"]);
     cargo.folder = Some(layout.root.clone());
     let mut child = cargo.spawn(Stdio::piped(), Stdio::piped())?;
     let errors = child.stderr.take().context("cargo's messages are not piped")?;
@@ -77,9 +75,7 @@ pub(crate) fn build(layout: &Layout, args: &[&str], name: &str, status: &Status)
     let complaints = thread::spawn(move || keep(errors, &kept));
     let messages = child.stdout.take().context("cargo's output is not piped")?;
     let (mut built, mut crates) = (Vec::new(), 0_u32);
-    let reader = thread::spawn(move || {
-        BufReader::new(messages).lines().map_while(Result::ok).collect::<Vec<_>>()
-    });
+    let reader = thread::spawn(move || BufReader::new(messages).lines().map_while(Result::ok).collect::<Vec<_>>());
     let result = follow(child, &line, &log);
     for message in reader.join().unwrap_or_default() {
         let Ok(message) = serde_json::from_str::<Message>(&message) else { continue };
@@ -130,8 +126,7 @@ fn follow(mut child: std::process::Child, line: &crate::status::Line, log: &Path
     if status.success() {
         return Ok(());
     }
-    let why = first_error(&std::fs::read_to_string(log).unwrap_or_default())
-        .unwrap_or_else(|| status.to_string());
+    let why = first_error(&std::fs::read_to_string(log).unwrap_or_default()).unwrap_or_else(|| status.to_string());
     let what = "cargo build".to_owned();
     Err(Problem::CommandFailed { what, why, log: log.display().to_string() }.into())
 }

@@ -81,7 +81,13 @@ pub(crate) fn broker(layout: &Layout, folder: &Path, settings: &Settings, status
 ///
 /// # Errors
 /// [`Problem::Missing`] without Maven, [`Problem::CommandFailed`].
-pub(crate) fn registry(layout: &Layout, folder: &Path, settings: &Settings, status: &Status, tried: &str) -> Result<()> {
+pub(crate) fn registry(
+    layout: &Layout,
+    folder: &Path,
+    settings: &Settings,
+    status: &Status,
+    tried: &str,
+) -> Result<()> {
     let version = settings.get("REGISTRY_VERSION")?;
     let mvn = mvn(tried)?;
     // The plugin leaves markers in the current folder.

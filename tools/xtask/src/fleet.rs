@@ -204,10 +204,7 @@ impl Fleet {
     /// The parts that are not ready, with the reason.
     pub(crate) fn not_ready(&self) -> Vec<(String, String)> {
         let parts: Vec<Part> = self.members().iter().map(|member| member.part.clone()).collect();
-        parts
-            .into_iter()
-            .filter_map(|part| Some((part.name, part.probe.ask().err()?)))
-            .collect()
+        parts.into_iter().filter_map(|part| Some((part.name, part.probe.ask().err()?))).collect()
     }
 
     /// Ends everything, services first and Postgres last; kills what takes too long or when the user asks again.
@@ -263,10 +260,7 @@ impl Drop for Fleet {
 }
 
 fn running(members: &[Member]) -> BTreeMap<String, Identity> {
-    members
-        .iter()
-        .filter_map(|member| Some((member.part.name.clone(), Identity::of(member.child.id())?)))
-        .collect()
+    members.iter().filter_map(|member| Some((member.part.name.clone(), Identity::of(member.child.id())?))).collect()
 }
 
 fn not_ready(part: &Part, why: String) -> anyhow::Error {

@@ -96,8 +96,7 @@ pub(crate) fn log_is_empty(layout: &Layout, prefix: &str) -> bool {
     });
     let segments = partitions.filter_map(|entry| fs::read_dir(entry.path()).ok()).flatten().flatten();
     let written = |file: fs::DirEntry| {
-        file.path().extension().is_some_and(|kind| kind == "log")
-            && file.metadata().is_ok_and(|meta| meta.len() > 0)
+        file.path().extension().is_some_and(|kind| kind == "log") && file.metadata().is_ok_and(|meta| meta.len() > 0)
     };
     !segments.into_iter().any(written)
 }

@@ -44,10 +44,7 @@ impl Layout {
 
     /// The stack of `cargo verify`, which runs beside that of `cargo up`.
     pub(crate) fn for_verify(&self) -> Self {
-        Self {
-            home: self.home.join("verify"),
-            ..self.clone()
-        }
+        Self { home: self.home.join("verify"), ..self.clone() }
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
@@ -115,11 +112,7 @@ impl Layout {
     pub(crate) fn check_space(&self) -> Result<()> {
         let cold = !self.stack_file().exists();
         let needed_mib = if cold { FREE_MIB_COLD } else { FREE_MIB_WARM };
-        let existing = self
-            .home
-            .ancestors()
-            .find(|folder| folder.exists())
-            .unwrap_or(Path::new("/"));
+        let existing = self.home.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
         let stat = nix::sys::statvfs::statvfs(existing).context("asking for free disk space")?;
         let free_mib = stat.blocks_available() * stat.fragment_size() / (1024 * 1024);
         if free_mib < needed_mib {
@@ -181,12 +174,7 @@ pub(crate) fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
     let new = path.with_extension("new");
     let doing = || format!("writing {}", path.display());
     fs::remove_file(&new).or_else(ignore_absent).with_context(doing)?;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&new)
-        .with_context(doing)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new).with_context(doing)?;
     file.write_all(text.as_bytes()).with_context(doing)?;
     fs::rename(&new, path).with_context(doing)
 }
@@ -212,10 +200,7 @@ pub(crate) fn last_line(path: &Path) -> Option<String> {
 /// Whether a user who is neither owner nor in the group can get to this folder.
 pub(crate) fn open_to_all(folder: &Path) -> bool {
     const SEARCHABLE_BY_OTHERS: u32 = 0o001;
-    folder
-        .ancestors()
-        .filter_map(|above| fs::metadata(above).ok())
-        .all(|meta| meta.mode() & SEARCHABLE_BY_OTHERS != 0)
+    folder.ancestors().filter_map(|above| fs::metadata(above).ok()).all(|meta| meta.mode() & SEARCHABLE_BY_OTHERS != 0)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod down;
 mod fetch;
 mod fleet;
 mod kafka;
+mod layers;
 mod layout;
 mod missing;
 mod ports;
@@ -29,6 +30,7 @@ mod stack;
 mod status;
 mod tour;
 mod up;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -58,7 +60,8 @@ fn run(command: &Command) -> Result<u8> {
     match command {
         Command::Up(options) => return start(options),
         Command::Down => down::run()?,
-        Command::Verify(_) | Command::Launch(_) => {}
+        Command::Verify(options) => verify::run(options)?,
+        Command::Launch(_) => {}
     }
     Ok(0)
 }

@@ -17,6 +17,7 @@ use crate::process;
 use crate::records::{self, StackFile};
 use crate::settings;
 use crate::signals::{self, LOOK_EVERY};
+use crate::simulators;
 use crate::status::Status;
 
 /// How long everything may take to be ready.
@@ -65,27 +66,31 @@ pub(crate) fn take_request(layout: &Layout) -> BTreeMap<String, String> {
 fn lacking(layout: &Layout, stack: &StackFile) -> Vec<(String, String)> {
     let pids = records::read_pids(layout);
     let lives = |name: &str| pids.get(name).is_some_and(|process| process.lives());
-    let mut lacking: Vec<(String, String)> = ["kafka", "postgres", "registry", "gateway", "sink"]
-        .into_iter()
-        .filter(|name| !lives(name))
-        .map(|name| (name.to_owned(), "it does not run".to_owned()))
-        .collect();
-    for service in &stack.services {
-        let why = if lives(&service.part()) {
-            match port_of(&service.admin) {
-                Some(port) => Probe::Http { port, path: "/readyz".to_owned() }.ask().err(),
-                None => Some(format!("its address {} has no port", service.admin)),
-            }
-        } else {
-            Some("it does not run".to_owned())
-        };
-        lacking.extend(why.map(|why| (service.part(), why)));
-    }
-    lacking
+    let http = |address: &str, path: &str| {
+        let port = port_of(address)?;
+        Some(Probe::Http { port, path: path.to_owned() })
+    };
+    let mut parts = vec![
+        ("postgres".to_owned(), None),
+        ("kafka".to_owned(), port_of(&stack.kafka).map(|port| Probe::Kafka { port })),
+        ("registry".to_owned(), http(&stack.registry, "/apis/ccompat/v7/subjects")),
+        ("gateway".to_owned(), http(&stack.gateway, simulators::GATEWAY_PROBE)),
+        ("sink".to_owned(), http(&stack.sink, simulators::SINK_PROBE)),
+    ];
+    parts.extend(stack.services.iter().map(|service| (service.part(), http(&service.admin, "/readyz"))));
+    let why = |name: &str, probe: Option<Probe>| match probe {
+        _ if !lives(name) => Some("it does not run".to_owned()),
+        Some(probe) => probe.ask().err(),
+        None => None,
+    };
+    parts.into_iter().filter_map(|(name, probe)| Some((name.clone(), why(&name, probe)?))).collect()
 }
 
+/// The port of `host:port` or of a URL.
 fn port_of(address: &str) -> Option<u16> {
-    address.rsplit_once(':')?.1.parse().ok()
+    let rest = address.rsplit_once("//").map_or(address, |(_, rest)| rest);
+    let (host, _) = rest.split_once('/').unwrap_or((rest, ""));
+    host.rsplit_once(':')?.1.parse().ok()
 }
 
 #[cfg(test)]
@@ -105,8 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn the_port_is_the_last_part_of_an_address() {
+    fn the_port_is_found_in_every_kind_of_address() {
         assert_eq!(port_of("http://127.0.0.1:9101"), Some(9101));
+        assert_eq!(port_of("127.0.0.1:19092"), Some(19092));
+        assert_eq!(port_of("http://127.0.0.1:18081/apis/ccompat/v7"), Some(18081));
         assert_eq!(port_of("nowhere"), None);
     }
 }

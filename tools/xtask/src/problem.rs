@@ -62,10 +62,9 @@ impl fmt::Display for Problem {
                 f,
                 "{path} has {free_mib} MiB free and {needed_mib} MiB are needed: make room, or check out the project on a larger disk"
             ),
-            Self::Missing { what, tried } => write!(
-                f,
-                "{what} is missing ({tried}): install it, or use `docker compose up` instead"
-            ),
+            Self::Missing { what, tried } => {
+                write!(f, "{what} is missing ({tried}): install it, or use `docker compose up` instead")
+            }
             Self::NotWritable { path, why } => write!(
                 f,
                 "{path} cannot be written ({why}): give this user the right to, or check out the project in a folder of its own"

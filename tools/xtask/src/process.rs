@@ -46,9 +46,8 @@ pub(crate) struct Program {
 }
 
 /// The caller's variables that a program with a clean environment keeps.
-const KEPT: [&str; 9] = [
-    "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR",
-];
+const KEPT: [&str; 9] =
+    ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 impl Program {
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
@@ -91,12 +90,7 @@ impl Program {
             command.env_clear();
             command.envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         }
-        command
-            .envs(&self.env)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0);
+        command.envs(&self.env).stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0);
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
@@ -151,9 +145,7 @@ fn spawn_on_lasting_thread(command: Command) -> Result<Child> {
         sender
     });
     let (answer, child) = mpsc::channel();
-    orders
-        .send((command, answer))
-        .map_err(|_| anyhow!("the thread that starts programs has ended"))?;
+    orders.send((command, answer)).map_err(|_| anyhow!("the thread that starts programs has ended"))?;
     Ok(child.recv().context("the thread that starts programs has ended")??)
 }
 

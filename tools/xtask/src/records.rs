@@ -114,10 +114,7 @@ pub(crate) fn read_stack(layout: &Layout) -> Result<StackFile> {
 
 /// The pids as last written; nothing when there is no file, or one cut short.
 pub(crate) fn read_pids(layout: &Layout) -> BTreeMap<String, Identity> {
-    fs::read_to_string(layout.pids_file())
-        .ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default()
+    fs::read_to_string(layout.pids_file()).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
 /// Ends what a killed `up` left behind; returns the names of those that still ran. Call it only with the folder's lock held.

@@ -21,8 +21,7 @@ impl Secrets {
     /// Those of an earlier `up`, and new ones for what is not there yet.
     pub(crate) fn load(layout: &Layout) -> Result<Self> {
         let earlier = fs::read_to_string(layout.env_file()).unwrap_or_default();
-        let earlier = settings::parse(&earlier)
-            .with_context(|| format!("reading {}", layout.env_file().display()))?;
+        let earlier = settings::parse(&earlier).with_context(|| format!("reading {}", layout.env_file().display()))?;
         let mut secrets = BTreeMap::new();
         for name in names() {
             let secret = match earlier.get(&name) {

@@ -31,9 +31,7 @@ pub(crate) fn parts(
     let mut parts = Vec::new();
     for instance in 0..instances {
         for service in SERVICES {
-            let binary = binaries
-                .get(service)
-                .with_context(|| format!("the workspace has no binary {service}"))?;
+            let binary = binaries.get(service).with_context(|| format!("the workspace has no binary {service}"))?;
             let mut program = Program::new(binary);
             program.env = environment(layout, settings, secrets, service, instance)?;
             program.clean = true;

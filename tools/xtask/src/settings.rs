@@ -57,10 +57,7 @@ impl Settings {
     /// A base that leaves no room for the ports above it, or below the unprivileged ones.
     pub(crate) fn new(port_base: Option<u16>) -> Result<Self> {
         if let Some(base) = port_base {
-            ensure!(
-                (1024..=65_000).contains(&base),
-                "--port-base {base} is out of range: take one from 1024 to 65000"
-            );
+            ensure!((1024..=65_000).contains(&base), "--port-base {base} is out of range: take one from 1024 to 65000");
         }
         let values = parse(SETTINGS)?;
         Ok(Self { values, port_base })
@@ -71,10 +68,7 @@ impl Settings {
     /// # Errors
     /// A name that deploy/settings.env does not list.
     pub(crate) fn get(&self, name: &str) -> Result<&str> {
-        self.values
-            .get(name)
-            .map(String::as_str)
-            .with_context(|| format!("deploy/settings.env does not set {name}"))
+        self.values.get(name).map(String::as_str).with_context(|| format!("deploy/settings.env does not set {name}"))
     }
 
     /// Replaces one of the settings that services read.
@@ -84,10 +78,7 @@ impl Settings {
 
     /// What every service is given besides its addresses: the list's values, overridden by the caller's environment.
     pub(crate) fn passed_on(&self) -> Result<BTreeMap<String, String>> {
-        PASSED_ON
-            .iter()
-            .map(|name| Ok(((*name).to_owned(), self.get(name)?.to_owned())))
-            .collect()
+        PASSED_ON.iter().map(|name| Ok(((*name).to_owned(), self.get(name)?.to_owned()))).collect()
     }
 
     /// Takes over those of the passed-on settings that the environment of this process sets.
@@ -105,8 +96,7 @@ impl Settings {
         match self.port_base {
             None => {
                 let text = self.get(name)?;
-                text.parse()
-                    .with_context(|| format!("deploy/settings.env: {name}={text} is no port"))
+                text.parse().with_context(|| format!("deploy/settings.env: {name}={text} is no port"))
             }
             Some(base) => (0..)
                 .zip(BACKING_PORTS)
@@ -163,10 +153,7 @@ pub(crate) fn database_of(service: &str) -> &str {
 
 /// The passed-on settings that this process' environment sets.
 pub(crate) fn overrides() -> BTreeMap<String, String> {
-    PASSED_ON
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
-        .collect()
+    PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }
 
 /// Reads `NAME=value` lines; blank lines and lines that begin with `#` are left out.
@@ -179,9 +166,7 @@ pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, String>> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, value) = line
-            .split_once('=')
-            .with_context(|| format!("`{line}` is not NAME=value"))?;
+        let (name, value) = line.split_once('=').with_context(|| format!("`{line}` is not NAME=value"))?;
         if values.insert(name.to_owned(), value.to_owned()).is_some() {
             bail!("{name} stands twice");
         }

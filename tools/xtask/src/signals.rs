@@ -18,9 +18,7 @@ static MISSING: AtomicBool = AtomicBool::new(false);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 fn ours() -> SigSet {
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1]
-        .into_iter()
-        .collect()
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1].into_iter().collect()
 }
 
 /// Begins to listen; must come before the first thread and the first child.

@@ -15,6 +15,9 @@ use crate::process::Program;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 
+/// Paths that answer 200 when the simulator is ready.
+pub(crate) const GATEWAY_PROBE: &str = "/v1/charges";
+pub(crate) const SINK_PROBE: &str = "/messages";
 const READY_WITHIN: Duration = Duration::from_secs(15);
 
 /// Both simulators.
@@ -23,15 +26,13 @@ pub(crate) fn parts(layout: &Layout, settings: &Settings, secrets: &Secrets, bin
     let sink = settings.port("SINK_PORT")?;
     let smtp = settings.port("SMTP_PORT")?;
     Ok(vec![
-        part(layout, settings, binary, "gateway", gateway, "/v1/charges", |program| {
+        part(layout, settings, binary, "gateway", gateway, GATEWAY_PROBE, |program| {
             Ok(program
                 .env("GATEWAY_ADDR", format!("127.0.0.1:{gateway}"))
                 .env("GATEWAY_SECRET", secrets.get("GATEWAY_SECRET")?))
         })?,
-        part(layout, settings, binary, "sink", sink, "/messages", |program| {
-            Ok(program
-                .env("SINK_ADDR", format!("127.0.0.1:{sink}"))
-                .env("SMTP_ADDR", format!("127.0.0.1:{smtp}")))
+        part(layout, settings, binary, "sink", sink, SINK_PROBE, |program| {
+            Ok(program.env("SINK_ADDR", format!("127.0.0.1:{sink}")).env("SMTP_ADDR", format!("127.0.0.1:{smtp}")))
         })?,
     ])
 }
@@ -47,10 +48,8 @@ fn part(
 ) -> Result<Part> {
     let data = layout.data_of(name);
     layout::make_folder(&data)?;
-    let program = Program::new(binary)
-        .args([name])
-        .env("DATA_DIR", data.display().to_string())
-        .env("LOG", settings.get("LOG")?);
+    let program =
+        Program::new(binary).args([name]).env("DATA_DIR", data.display().to_string()).env("LOG", settings.get("LOG")?);
     let mut program = addresses(program)?;
     program.clean = true;
     Ok(Part {

@@ -44,11 +44,9 @@ pub(crate) fn provide(layout: &Layout, settings: &Settings, no_root: bool, statu
     let fetching = !broker.exists() || !registry.exists();
     let mut found = Found::look(layout, no_root);
     let missing = found.missing(fetching, no_root);
-    if !missing.is_empty() && !no_root {
-        if let Some(apt) = Apt::available() {
-            apt.install(&missing, layout, status)?;
-            found = Found::look(layout, no_root);
-        }
+    if let (false, false, Some(apt)) = (missing.is_empty(), no_root, Apt::available()) {
+        apt.install(&missing, layout, status)?;
+        found = Found::look(layout, no_root);
     }
     let tried = tried(no_root);
     if found.java.is_none() || found.postgres.is_none() {
@@ -107,10 +105,7 @@ impl Found {
     fn look(layout: &Layout, no_root: bool) -> Self {
         let java = if no_root { None } else { machine_java() };
         let postgres = if no_root { None } else { machine_postgres() };
-        Self {
-            java: java.or_else(|| wheel_java(layout)),
-            postgres: postgres.or_else(|| wheel_postgres(layout)),
-        }
+        Self { java: java.or_else(|| wheel_java(layout)), postgres: postgres.or_else(|| wheel_postgres(layout)) }
     }
 
     /// The Debian packages that would give what is missing.

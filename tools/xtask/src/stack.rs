@@ -60,16 +60,13 @@ impl Stack {
         let server = postgres::Server::prepare(&self.layout, &self.secrets, programs)?;
         self.fleet.start(&server.part(&self.layout, &self.settings)?)?;
         server.create_databases(&self.layout, &self.settings, &self.secrets)?;
-        self.fleet
-            .start(&registry::part(&self.layout, &self.settings, &self.secrets, programs)?)
+        self.fleet.start(&registry::part(&self.layout, &self.settings, &self.secrets, programs)?)
     }
 
     /// Creates topics and registers schemas; both do nothing where that was done.
     pub(crate) fn lay_the_log(&self, orderctl: &Path) -> Result<()> {
-        self.orderctl(orderctl, &["topics", "create"])
-            .run("creating the topics", &self.layout.log_of("topics"))?;
-        self.orderctl(orderctl, &["schemas", "push"])
-            .run("registering the schemas", &self.layout.log_of("schemas"))
+        self.orderctl(orderctl, &["topics", "create"]).run("creating the topics", &self.layout.log_of("topics"))?;
+        self.orderctl(orderctl, &["schemas", "push"]).run("registering the schemas", &self.layout.log_of("schemas"))
     }
 
     /// orderctl with the addresses of this stack, which it would otherwise look for in the current folder.
@@ -100,8 +97,7 @@ impl Stack {
 /// When the workspace has none of that name.
 pub(crate) fn binary<'a>(binaries: &'a BTreeMap<String, PathBuf>, name: &str) -> Result<&'a Path> {
     let path = binaries.get(name);
-    path.map(PathBuf::as_path)
-        .with_context(|| format!("the workspace has no binary {name}"))
+    path.map(PathBuf::as_path).with_context(|| format!("the workspace has no binary {name}"))
 }
 
 fn stack_file(settings: &Settings, secrets: &Secrets, instances: u16) -> Result<StackFile> {
@@ -118,9 +114,7 @@ fn stack_file(settings: &Settings, secrets: &Secrets, instances: u16) -> Result<
         gateway: format!("http://127.0.0.1:{}", settings.port("GATEWAY_PORT")?),
         sink: format!("http://127.0.0.1:{}", settings.port("SINK_PORT")?),
         topic_prefix: settings.get("TOPIC_PREFIX")?.to_owned(),
-        partitions: partitions
-            .parse()
-            .with_context(|| format!("PARTITIONS={partitions} is no number"))?,
+        partitions: partitions.parse().with_context(|| format!("PARTITIONS={partitions} is no number"))?,
         services: services::entries(settings, instances)?,
         processes: BTreeMap::new(),
     })

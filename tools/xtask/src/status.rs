@@ -27,10 +27,7 @@ pub(crate) struct Line {
 
 impl Status {
     pub(crate) fn new() -> Self {
-        Self {
-            lines: MultiProgress::new(),
-            live: std::io::stderr().is_terminal(),
-        }
+        Self { lines: MultiProgress::new(), live: std::io::stderr().is_terminal() }
     }
 
     /// Opens the line of a part that begins to do something.
@@ -74,8 +71,8 @@ impl Line {
         match self.bar {
             None => eprintln!("{text}"),
             Some(bar) => {
-                let style = ProgressStyle::with_template("  {wide_msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
+                let style =
+                    ProgressStyle::with_template("  {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
                 bar.set_style(style);
                 bar.finish_with_message(text);
             }

@@ -32,7 +32,10 @@ pub(crate) fn show(
         // It prints the order's way as it goes.
         let ended = process::wait(demo.spawn(Stdio::inherit(), Stdio::inherit())?)?;
         if !ended.success() {
-            anyhow::bail!("the demo order did not reach its end ({ended}); the services' logs are in {}", stack.layout.logs().display());
+            anyhow::bail!(
+                "the demo order did not reach its end ({ended}); the services' logs are in {}",
+                stack.layout.logs().display()
+            );
         }
     }
     println!("\nReady after {:.1} s.\n", begun.elapsed().as_secs_f64());

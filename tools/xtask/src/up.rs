@@ -127,7 +127,7 @@ fn stay(stack: &Stack, restart: bool, status: &Status) -> Result<()> {
 fn summary(running: usize, not_ready: &[(String, String)]) -> String {
     match not_ready {
         [] => format!("all {running} parts are ready; Ctrl-C ends them"),
-        [(name, why), rest @ ..] if rest.is_empty() => format!("{name} is not ready: {why}"),
+        [(name, why)] => format!("{name} is not ready: {why}"),
         [(name, why), rest @ ..] => format!("{name} is not ready: {why}; and {} more", rest.len()),
     }
 }
