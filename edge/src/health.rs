@@ -1,0 +1,98 @@
+//! The admin routes of every service: `/healthz` (the process answers), `/readyz` (it does its work, or why not),
+//! `/metrics`.
+//!
+//! What ready means is the service's and the engine's to say ([`Health`]); further admin routes are added by the service.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, HttpResponseBuilder, web};
+use futures_util::future::BoxFuture;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+
+use crate::auth::Access;
+use crate::metrics;
+use crate::routes::Routes;
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Report {
+    /// Everything that this process is there for is being done.
+    pub ready: bool,
+    /// Why it is not ready, each a sentence that says what to do where something can be done.
+    pub reasons: Vec<String>,
+    /// The processors of this process.
+    #[schema(value_type = Vec<Object>)]
+    pub processors: Vec<serde_json::Value>,
+}
+
+/// Says whether a service does its work.
+pub trait Health: Send + Sync + 'static {
+    /// Looks now; within a second or two, for a prober waits.
+    fn report(&self) -> BoxFuture<'_, Report>;
+}
+
+/// Set first when a process stops, so that it is asked nothing more before it stops listening.
+#[derive(Debug, Clone, Default)]
+pub struct Stopping(Arc<AtomicBool>);
+
+impl Stopping {
+    /// From now on not ready.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What the admin routes show.
+#[derive(Clone)]
+pub struct Admin {
+    /// Asked by `/readyz`.
+    pub health: Arc<dyn Health>,
+    /// Shown by `/metrics`.
+    pub registry: Arc<Registry>,
+    /// Makes `/readyz` say no.
+    pub stopping: Stopping,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("stopping", &self.stopping).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// The three routes, to which a service adds its own.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        Routes::new()
+            .data(Arc::new(self.clone()))
+            .get("/healthz", Access::Open, healthz)
+            .get("/readyz", Access::Open, readyz)
+            .get("/metrics", Access::Open, show_metrics)
+    }
+}
+
+async fn healthz() -> HttpResponse {
+    HttpResponse::Ok().json(serde_json::json!({"status": "ok"}))
+}
+
+async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
+    let mut report = admin.health.report().await;
+    if admin.stopping.has_begun() {
+        report.ready = false;
+        report.reasons.insert(0, "the process is stopping".to_owned());
+    }
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    HttpResponseBuilder::new(status).json(report)
+}
+
+async fn show_metrics(admin: web::Data<Admin>) -> HttpResponse {
+    let text = metrics::encode(&admin.registry);
+    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, metrics::CONTENT_TYPE)).body(text)
+}
