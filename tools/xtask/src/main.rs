@@ -6,6 +6,8 @@
 mod apt;
 mod binaries;
 mod cli;
+#[cfg(test)]
+mod compose;
 mod down;
 mod fetch;
 mod fleet;

@@ -77,10 +77,11 @@ fn http(port: u16, path: &str) -> Result<(), String> {
 /// The whole answer to a GET, headers included.
 fn get(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = connect(port)?;
-    write!(
-        stream,
+    // In one piece: each part of a `write!` would be a packet of its own.
+    let request = format!(
         "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
-    )?;
+    );
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
