@@ -1,0 +1,314 @@
+//! Starts a service, keeps it until a signal or a failure, and stops it in order.
+//!
+//! Start: bind, Postgres (wait, migrate), schema IDs, lease, engine, public site. Stop: not ready, stop accepting, finish
+//! the batches, exit. `kill -9` is the stop that the tests rely on; this one is only kinder.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use edge::commands::Commands;
+use edge::log::EngineLog;
+use edge::health::{Admin, Health, Report, Stopping};
+use edge::metrics::HttpMetrics;
+use edge::rotation::Rotating;
+use edge::routes::Routes;
+use edge::server::{self, Running, Site};
+use edge::token::Keys;
+use engine::append::Appender;
+use engine::barriers::Barriers;
+use engine::kafka::Kafka;
+use engine::lease::IdIssuer;
+use engine::migrate::{MigrationSet, Schema, migrate};
+use engine::pool::{self, PoolOptions};
+use engine::registry::Registry;
+use engine::service::Service;
+use engine::wait::{Acked, Waiters};
+use engine::{Engine, Meters, Parts};
+use events::codec::Codec;
+use futures_util::future::BoxFuture;
+use sqlx::PgPool;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+use utoipa::openapi::OpenApi;
+
+use crate::settings::Settings;
+
+/// Connections for processors, and for HTTP.
+const PROCESSOR_CONNECTIONS: u32 = 6;
+const HTTP_CONNECTIONS: u32 = 4;
+const HTTP_ACQUIRE: Duration = Duration::from_secs(2);
+/// While the registry or the database cannot be used at the start.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The migrations that every service has beside its own and the engine's.
+pub const EDGE_MIGRATIONS: MigrationSet =
+    MigrationSet { schema: Schema::Engine, name: "edge", migrator: &edge::MIGRATIONS };
+
+/// What every service is given once its database is open.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// Where Kafka is.
+    pub kafka: Arc<Kafka>,
+    /// For HTTP; processors have a pool of their own.
+    pub pool: PgPool,
+    /// With the registry's IDs.
+    pub codec: Arc<Codec>,
+    /// Snowflake IDs.
+    pub ids: IdIssuer,
+}
+
+/// What the routes of a service are made from.
+#[derive(Debug)]
+pub struct Ready<S> {
+    /// Pools, codec, IDs.
+    pub base: Base,
+    /// The service itself.
+    pub service: Arc<S>,
+    /// The way in for commands; none for a service that takes none.
+    pub commands: Option<Commands>,
+}
+
+/// What one service differs in from the others.
+pub trait Program: Sized {
+    /// Its side of the engine.
+    type Service: Service + Debug;
+
+    /// All migrations of its database but the engine's.
+    const MIGRATIONS: &'static [MigrationSet];
+
+    /// Its commands topic, without prefix.
+    const COMMANDS: Option<&'static str>;
+
+    /// Makes the service.
+    ///
+    /// # Errors
+    /// When a part of it cannot be made.
+    fn service(&self, base: &Base) -> anyhow::Result<Self::Service>;
+
+    /// Describes its public routes.
+    fn api(&self) -> OpenApi;
+
+    /// Its public routes; called once per worker thread.
+    fn routes(&self, ready: Ready<Self::Service>) -> impl Fn() -> Routes + Clone + Send + 'static;
+}
+
+/// Runs a service until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start, or ended by itself.
+pub async fn run<P: Program>(program: P, settings: Settings, number: u8, name: &'static str) -> anyhow::Result<()> {
+    let (public, admin) = (server::bind(settings.http_addr)?, server::bind(settings.admin_addr)?);
+    let keys = Arc::new(Rotating::new(&settings.jwt_keys, str::parse::<Keys>).context("JWT_KEYS")?);
+    keys.watch();
+    let mut registry = prometheus_client::registry::Registry::default();
+    let (http_metrics, meters) = (HttpMetrics::register(&mut registry), Meters::register(&mut registry));
+    let stage = Arc::new(Stage::new(name));
+    let shown = Admin { health: Arc::clone(&stage) as _, registry: Arc::new(registry), stopping: Stopping::default() };
+    let stopping = shown.stopping.clone();
+    let admin = Site::new(admin, Arc::clone(&keys), http_metrics.clone()).start(move || shown.routes())?;
+    info!(admin = %admin.address(), "starting");
+
+    let mut signals = Signals::listen()?;
+    let started = tokio::select! {
+        started = start(&program, &settings, number, name, &stage, http_metrics, meters, public, keys) => started?,
+        () = signals.next() => {
+            admin.stop().await;
+            return Ok(());
+        }
+    };
+    info!(http = %started.address(), admin = %admin.address(), "serving");
+    let outcome = tokio::select! {
+        () = signals.next() => Ok(()),
+        reason = stage.engine_ended() => Err(anyhow::anyhow!(reason)),
+    };
+    stopping.begin();
+    started.stop().await;
+    if let Some(engine) = stage.take_engine()
+        && let Err(reason) = engine.stop().await
+    {
+        error!(reason, "the engine had ended already");
+    }
+    admin.stop().await;
+    info!("stopped");
+    outcome
+}
+
+#[expect(clippy::too_many_arguments, reason = "one straight line of start-up, called once")]
+async fn start<P: Program>(
+    program: &P,
+    settings: &Settings,
+    number: u8,
+    name: &'static str,
+    stage: &Arc<Stage>,
+    http_metrics: HttpMetrics,
+    meters: Meters,
+    public: std::net::TcpListener,
+    keys: Arc<Rotating<Keys>>,
+) -> anyhow::Result<Running> {
+    let url = settings.database_url.reveal();
+    let instance = format!("{name}@{}/{}", settings.http_addr, std::process::id());
+    let processors = pool::connect(url, PoolOptions::new(instance.as_str(), PROCESSOR_CONNECTIONS)).await?;
+    let http = PoolOptions { acquire_timeout: HTTP_ACQUIRE, ..PoolOptions::new(format!("{name} http"), HTTP_CONNECTIONS) };
+    let http = pool::connect(url, http).await?;
+    stage.set_pool(http.clone());
+    migrate(&processors, P::MIGRATIONS).await?;
+    let registry = Registry::new(&settings.registry_url)?;
+    let codec = Arc::new(schema_ids(&registry, &processors, stage).await?);
+    let ids = IdIssuer::start(processors.clone(), number, &instance).await?;
+    let kafka = Arc::new(settings.kafka.clone());
+    let base = Base { kafka: Arc::clone(&kafka), pool: http.clone(), codec: Arc::clone(&codec), ids: ids.clone() };
+    let service = Arc::new(program.service(&base)?);
+    let acked = Acked::default();
+    let commands = match P::COMMANDS {
+        None => None,
+        Some(topic) => {
+            let events = kafka.topic(service.describe().events_topic);
+            let appender = Appender::new(Arc::clone(&kafka))?;
+            let waiters = Waiters::start(http.clone(), events, acked.clone());
+            let barriers = Barriers::watch(http.clone());
+            let refuses = Box::new(move || barriers.closed());
+            let log = Arc::new(EngineLog { appender, waiters, ids: ids.clone(), refuses });
+            Some(Commands::start(http, log, name, topic, http_metrics.clone()))
+        }
+    };
+    let parts = Parts {
+        service: Arc::clone(&service),
+        kafka,
+        pool: processors,
+        codec,
+        registry,
+        ids,
+        acked,
+        meters,
+        settings: engine::Settings { timer_grace: settings.timer_grace, ..engine::Settings::new(instance) },
+    };
+    stage.set_engine(Engine::start(parts).await?);
+    let routes = program.routes(Ready { base, service, commands });
+    Site::new(public, keys, http_metrics).documented(program.api()).start(routes)
+}
+
+/// The schema IDs; waits while nothing is remembered and the registry does not answer or does not have them yet.
+async fn schema_ids(registry: &Registry, pool: &PgPool, stage: &Stage) -> anyhow::Result<Codec> {
+    loop {
+        match registry.codec(pool).await {
+            Ok(codec) => return Ok(codec),
+            Err(error) if Registry::is_passing(&error) => {
+                warn!(error = format!("{error:#}"), "waiting for the schema IDs");
+                stage.say(format!("waiting for the schema IDs: {error:#}"));
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+/// What `/readyz` is answered from, from the first moment of the process on.
+#[derive(Debug)]
+struct Stage {
+    name: &'static str,
+    said: Mutex<String>,
+    pool: Mutex<Option<PgPool>>,
+    engine: Mutex<Option<Engine>>,
+    changed: Notify,
+}
+
+impl Stage {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            said: Mutex::new("waiting for Postgres".to_owned()),
+            pool: Mutex::new(None),
+            engine: Mutex::new(None),
+            changed: Notify::new(),
+        }
+    }
+
+    fn say(&self, what: String) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    fn set_pool(&self, pool: PgPool) {
+        self.say("migrating the database and starting the processors".to_owned());
+        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool);
+    }
+
+    fn set_engine(&self, engine: Engine) {
+        *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+        self.changed.notify_waiters();
+    }
+
+    fn take_engine(&self) -> Option<Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Waits until the engine ends by itself.
+    async fn engine_ended(&self) -> String {
+        let ended = {
+            let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+            engine.as_ref().map(Engine::ended)
+        };
+        match ended {
+            Some(ended) => match ended.await {
+                Err(reason) => reason,
+                Ok(()) => "the consumer left its group".to_owned(),
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn look(&self) -> Report {
+        let name = self.name;
+        let mut report = {
+            let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+            match engine.as_ref().map(Engine::readiness) {
+                Some(readiness) => {
+                    let as_json = |status| serde_json::to_value(status).unwrap_or_default();
+                    let processors = readiness.processors.iter().map(as_json).collect();
+                    Report { ready: readiness.ready, reasons: readiness.reasons, processors }
+                }
+                None => {
+                    let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    Report { ready: false, reasons: vec![format!("{name} is starting: {said}")], processors: Vec::new() }
+                }
+            }
+        };
+        if !self.database_answers().await {
+            report.ready = false;
+            report.reasons.push(format!("the database of {name} does not answer"));
+        }
+        report
+    }
+
+    async fn database_answers(&self) -> bool {
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(pool) = pool else { return true };
+        // In a task: the time-out drops the waiting, not the query.
+        let asked = tokio::spawn(async move { sqlx::query("SELECT 1").execute(&pool).await.is_ok() });
+        tokio::time::timeout(PROBE_TIMEOUT, asked).await.is_ok_and(|answered| answered.unwrap_or(false))
+    }
+}
+
+impl Health for Stage {
+    fn report(&self) -> BoxFuture<'_, Report> {
+        Box::pin(self.look())
+    }
+}
