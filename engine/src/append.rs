@@ -3,18 +3,21 @@
 //! Done means a report with an offset (H1); anything else is unknown, and the caller repeats with the same command ID.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::warn;
 
+use crate::clock;
 use crate::kafka::{INPUT_BYTES_MAX, Kafka};
 
 /// A caller waits this long for Kafka.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(20);
+/// A producer lives at least this long: while Kafka refuses everything, not every caller makes a new one.
+const REPLACE_EVERY: Duration = Duration::from_millis(500);
 /// Room for the record's own framing below the topic's limit.
 const FRAMING_BYTES: usize = 1_024;
 
@@ -57,7 +60,14 @@ pub enum AppendError {
 #[derive(Clone)]
 pub struct Appender {
     kafka: Arc<Kafka>,
-    producer: Arc<Mutex<(u64, FutureProducer)>>,
+    producer: Arc<Mutex<Current>>,
+}
+
+/// The producer in use.
+struct Current {
+    generation: u64,
+    made: Instant,
+    producer: FutureProducer,
 }
 
 impl std::fmt::Debug for Appender {
@@ -73,7 +83,8 @@ impl Appender {
     /// When librdkafka refuses the settings.
     pub fn new(kafka: Arc<Kafka>) -> anyhow::Result<Self> {
         let producer = kafka.appender_config().create()?;
-        Ok(Self { kafka, producer: Arc::new(Mutex::new((0, producer))) })
+        let current = Current { generation: 0, made: clock::instant(), producer };
+        Ok(Self { kafka, producer: Arc::new(Mutex::new(current)) })
     }
 
     /// Appends a record and waits until Kafka gave it an offset, 5 s at most.
@@ -134,18 +145,21 @@ impl Appender {
     }
 
     fn current(&self) -> (u64, FutureProducer) {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        (current.generation, current.producer.clone())
     }
 
-    /// Drops a producer that erred, once; its other records are purged and their callers get "unknown".
+    /// Drops a producer that erred, once; its other records are purged and their callers get "unknown". One that was
+    /// made just now stays a little longer: every answer of it is looked at, so that costs tries, never a record.
     fn replace(&self, generation: u64) {
         let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.0 != generation {
+        if current.generation != generation || current.made.elapsed() < REPLACE_EVERY {
             return;
         }
         match self.kafka.appender_config().create() {
             Ok(producer) => {
-                let old = std::mem::replace(&mut *current, (generation + 1, producer));
+                let new = Current { generation: generation + 1, made: clock::instant(), producer };
+                let old = std::mem::replace(&mut *current, new);
                 drop(current);
                 // Dropping blocks while it purges, so not on a worker of the runtime.
                 tokio::task::spawn_blocking(move || drop(old));

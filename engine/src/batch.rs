@@ -6,22 +6,19 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use events::envelope::{Cause, Envelope};
-use events::id::{CommandId, EventId};
-use events::record::{CommandRef, Recorded, SetBy};
+use events::id::CommandId;
+use events::record::{CommandRef, SetBy};
 use events::time::Timestamp;
 use sqlx::{Connection, PgConnection};
 
-use crate::dead::{self, Scribe};
+use crate::calls::Scheduling;
+use crate::decision::Decision;
 use crate::intake::{Death, Input, Place};
 use crate::pool::is_record_fault;
-use crate::record::{OutRecord, Output, Record, pack};
+use crate::record::{OutRecord, Record, pack};
 use crate::service::{EffectMark, Failure, Service, Window};
 use crate::shared::Shared;
-use crate::store::{self, OpenTry, OutputState, Owned, TakenCommand};
-
-/// A record of ours may not be larger than this with its headers: the topics' limit, less room for the batch around it.
-const RECORD_BYTES_MAX: usize = 1_000_000;
+use crate::store::{self, OutputState, Owned};
 
 /// One thing a batch takes in.
 #[derive(Debug)]
@@ -29,6 +26,14 @@ pub(crate) struct Item<I> {
     pub(crate) what: What<I>,
     /// Which input topic it came from, and where the processor stands once it is taken.
     pub(crate) place: Option<(usize, Place)>,
+    /// What it keeps in memory, roughly.
+    pub(crate) bytes: usize,
+}
+
+impl<I> Item<I> {
+    pub(crate) fn answer(input: I, set_by: SetBy) -> Self {
+        Self { what: What::Answer(input, set_by), place: None, bytes: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -56,9 +61,7 @@ pub(crate) struct Batch<I> {
     /// What Kafka has by now.
     pub(crate) acked: [OutputState; 3],
     pub(crate) acked_batch: i64,
-    /// Tries without an answer, and effects that are through.
-    pub(crate) tries: Vec<OpenTry>,
-    pub(crate) forget: Vec<(i64, &'static str)>,
+    pub(crate) scheduling: Scheduling,
 }
 
 /// What a committed batch leaves.
@@ -83,7 +86,7 @@ pub(crate) enum BatchError {
     /// The COMMIT's outcome is unknown.
     Unknown(sqlx::Error),
     /// Nothing was written; the same batch may be tried again.
-    Outage(sqlx::Error),
+    Outage(String),
     /// SQLSTATE 22 or 23: some record of the batch is at fault.
     Fault(sqlx::Error),
     /// `decide` erred on this item.
@@ -115,8 +118,8 @@ async fn attempt<S: Service>(
     owned: Owned,
     batch: &Batch<S::Input>,
 ) -> Result<Committed, BatchError> {
-    let mut connection = shared.pool.acquire().await.map_err(BatchError::Outage)?;
-    let mut tx = connection.begin().await.map_err(BatchError::Outage)?;
+    let mut connection = shared.pool.acquire().await.map_err(database)?;
+    let mut tx = connection.begin().await.map_err(database)?;
     let committed = match fill(shared, owned, batch, &mut tx).await {
         Ok(committed) => committed,
         Err(error) => {
@@ -127,12 +130,16 @@ async fn attempt<S: Service>(
             return Err(error);
         }
     };
-    tx.commit().await.map_err(BatchError::Unknown)?;
+    // A deferred constraint speaks at the COMMIT, and then the outcome is known.
+    tx.commit().await.map_err(|error| match is_record_fault(&error) {
+        true => BatchError::Fault(error),
+        false => BatchError::Unknown(error),
+    })?;
     Ok(committed)
 }
 
 fn database(error: sqlx::Error) -> BatchError {
-    if is_record_fault(&error) { BatchError::Fault(error) } else { BatchError::Outage(error) }
+    if is_record_fault(&error) { BatchError::Fault(error) } else { BatchError::Outage(error.to_string()) }
 }
 
 async fn fill<S: Service>(
@@ -157,34 +164,26 @@ async fn fill<S: Service>(
     inputs.extend(timers.iter().map(|timer| &timer.input));
     let mut states = shared.service.load(conn, owned.partition, &inputs, &[]).await.map_err(database)?;
 
-    let mut work = Work {
-        shared,
-        owned,
-        now,
-        seen: repeated,
-        records: Vec::new(),
-        taken: Vec::new(),
-        sequences: batch.sequences,
-        model: batch.model,
-    };
+    let mut decision = Decision::new(shared, owned, now, batch, repeated);
     for (index, item) in batch.items.iter().enumerate() {
-        work.take(index, item, &mut states).await?;
+        decision.take(index, item, &mut states)?;
     }
+    let mut timers_fired = 0;
     for timer in &timers {
-        work.fire(&timer.input, timer.set_by, &mut states).await?;
+        timers_fired += usize::from(decision.fire(&timer.input, timer.set_by, &mut states)?);
     }
     shared.service.save(conn, owned.partition, &states).await.map_err(database)?;
-    work.save(conn, batch).await.map_err(database)?;
+    save(shared, conn, owned, batch, &decision).await.map_err(database)?;
     let next_timer = match batch.window {
         Some(_) => shared.service.next_timer(conn, owned.partition).await.map_err(database)?,
         None => None,
     };
     Ok(Committed {
         now,
-        records: work.records,
-        sequences: work.sequences,
-        model: work.model,
-        timers_fired: timers.len(),
+        records: decision.records,
+        sequences: decision.sequences,
+        model: decision.model,
+        timers_fired,
         next_timer,
         timer_set: shared.service.timer_set(&states),
         effects_set: shared.service.effects_set(&states),
@@ -192,6 +191,21 @@ async fn fill<S: Service>(
 }
 
 impl<I> What<I> {
+    /// For people: which record or answer this is.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Record(input) => {
+                let at = &input.position;
+                format!("the record at {}/{} offset {}", at.topic, at.partition, at.offset)
+            }
+            Self::Dead(record, _) => {
+                format!("the record at {}/{} offset {}", record.topic, record.partition, record.offset)
+            }
+            Self::Answer(_, set_by) => format!("the answer to the effect set by event {}", set_by.event_id),
+            Self::Passed => "a record that was passed over".to_owned(),
+        }
+    }
+
     fn input(&self) -> Option<&I> {
         match self {
             Self::Record(record) => Some(&record.input),
@@ -217,175 +231,31 @@ async fn repeated_commands<I>(conn: &mut PgConnection, items: &[Item<I>]) -> Res
     store::taken_commands(conn, &commands).await
 }
 
-/// What grows while a batch is decided.
-struct Work<'a, S: Service> {
-    shared: &'a Shared<S>,
+/// What was decided, beside the states.
+async fn save<S: Service>(
+    shared: &Shared<S>,
+    conn: &mut PgConnection,
     owned: Owned,
-    now: Timestamp,
-    /// Commands that were taken before, here or in an earlier batch.
-    seen: HashSet<CommandId>,
-    records: Vec<OutRecord>,
-    taken: Vec<TakenCommand>,
-    sequences: [i64; 3],
-    model: Place,
-}
-
-/// Why an event comes to be, for its headers.
-struct Reason<'a> {
-    cause: Cause,
-    causation: Option<i64>,
-    traceparent: Option<&'a str>,
-}
-
-impl<S: Service> Work<'_, S> {
-    async fn take(&mut self, index: usize, item: &Item<S::Input>, states: &mut S::States) -> Result<(), BatchError> {
-        match &item.what {
-            What::Passed => Ok(()),
-            What::Dead(record, death) => self.bury(record, death).await,
-            What::Answer(input, set_by) => {
-                let decided = self.shared.service.decide(states, input, self.now);
-                let event = decided.map_err(|failure| BatchError::Failure(index, failure))?;
-                let causation = Some(set_by.event_id.0);
-                let reason = Reason { cause: Cause::Effect, causation, traceparent: None };
-                match event {
-                    Some(event) => self.record(event, &reason, states).await,
-                    None => Ok(()),
-                }
-            }
-            What::Record(input) => self.decide(index, input, item.place, states).await,
-        }
+    batch: &Batch<S::Input>,
+    decision: &Decision<'_, S>,
+) -> Result<(), sqlx::Error> {
+    store::save_commands(conn, &decision.taken).await?;
+    if let Some(topic) = shared.description.read_model
+        && decision.model != batch.model
+    {
+        store::save_read_model(conn, topic, owned.partition, decision.model).await?;
     }
-
-    async fn decide(
-        &mut self,
-        index: usize,
-        input: &Input<S::Input>,
-        place: Option<(usize, Place)>,
-        states: &mut S::States,
-    ) -> Result<(), BatchError> {
-        if let Some(command) = &input.command
-            && !self.seen.insert(command.command_id)
-        {
-            self.shared.meters.repeats.inc();
-            return Ok(());
-        }
-        if let Some((topic, place)) = place
-            && self.shared.is_read_model(topic)
-            && place.last_sequence > self.model.last_sequence
-        {
-            self.shared.service.observe(states, &input.input);
-            self.model = place;
-        }
-        let decided = self.shared.service.decide(states, &input.input, self.now);
-        let event = decided.map_err(|failure| BatchError::Failure(index, failure))?;
-        let cause = Cause::Record(input.position.clone());
-        let reason = Reason { cause, causation: input.id, traceparent: input.traceparent.as_deref() };
-        match event {
-            Some(event) => self.record(event, &reason, states).await,
-            None if input.command.is_some() => {
-                Err(BatchError::Broken(format!("the command at {} yielded no event", reason.cause)))
-            }
-            None => Ok(()),
-        }
+    let Scheduling { tries, forget } = &batch.scheduling;
+    if !tries.is_empty() {
+        store::save_tries(conn, owned.partition, tries).await?;
     }
-
-    async fn fire(&mut self, input: &S::Input, set_by: SetBy, states: &mut S::States) -> Result<(), BatchError> {
-        let broken = |why: &str| BatchError::Broken(format!("the timer set by event {}: {why}", set_by.event_id));
-        let decided = self.shared.service.decide(states, input, self.now);
-        let event = decided.map_err(|failure| broken(&failure.to_string()))?;
-        let event = event.ok_or_else(|| broken("no event moved it"))?;
-        let reason = Reason { cause: Cause::Timer, causation: Some(set_by.event_id.0), traceparent: None };
-        self.record(event, &reason, states).await
+    if !forget.is_empty() {
+        store::forget_tries(conn, owned.partition, forget).await?;
     }
-
-    /// Gives an event its ID and sequence, and folds it.
-    async fn record(&mut self, event: S::Event, reason: &Reason<'_>, states: &mut S::States) -> Result<(), BatchError> {
-        let service = &self.shared.service;
-        let about = service.about(&event);
-        let id = self.shared.ids.issue().await;
-        let sequence = self.sequences[0] + 1;
-        let key = about.key.to_string();
-        let envelope = Envelope {
-            id,
-            type_name: about.type_name,
-            source: self.shared.description.name,
-            subject: &key,
-            time: self.now,
-            sequence: Some(sequence),
-            correlation: about.correlation,
-            causation: reason.causation,
-            cause: Some(&reason.cause),
-            traceparent: reason.traceparent,
-            avro: true,
-        };
-        let value = service
-            .encode(&self.shared.codec, &event)
-            .map_err(|error| BatchError::Broken(format!("encoding {}: {error}", about.type_name)))?;
-        if value.len() > RECORD_BYTES_MAX {
-            let bytes = value.len();
-            return Err(BatchError::Broken(format!("{} of {key} has {bytes} bytes, too many", about.type_name)));
-        }
-        let headers = envelope.headers();
-        self.records.push(OutRecord {
-            output: Output::Events,
-            sequence,
-            key: Some(key.into_bytes()),
-            value: Some(value),
-            headers,
-        });
-        self.sequences[0] = sequence;
-        if let Some(command) = about.command {
-            self.taken.push(TakenCommand {
-                command,
-                partition: self.owned.partition,
-                sequence,
-                outcome: about.refused,
-                event_type: about.type_name,
-                subject: about.key,
-                at: self.now,
-            });
-        }
-        let recorded = Recorded { event, id: EventId(id), sequence, at: self.now };
-        service.evolve(states, &recorded);
-        Ok(())
+    if !decision.records.is_empty() {
+        let sequences = shared.outputs.iter().cloned().zip(decision.sequences).zip(batch.sequences);
+        let moved = sequences.filter(|((_, now), before)| now != before).map(|(moved, _)| moved);
+        store::save_output(conn, owned, &pack(&decision.records), &moved.collect::<Vec<_>>()).await?;
     }
-
-    async fn bury(&mut self, record: &Record, death: &Death) -> Result<(), BatchError> {
-        let id = self.shared.ids.issue().await;
-        let sequence = self.sequences[2] + 1;
-        let scribe = Scribe { service: self.shared.description.name, instance: &self.shared.instance, now: self.now };
-        self.records.push(dead::letter(scribe, id, sequence, record, death));
-        self.sequences[2] = sequence;
-        self.shared.meters.dead.inc();
-        Ok(())
-    }
-
-    async fn save(&self, conn: &mut PgConnection, batch: &Batch<S::Input>) -> Result<(), sqlx::Error> {
-        store::save_commands(conn, &self.taken).await?;
-        if let Some(topic) = self.shared.description.read_model
-            && self.model != batch.model
-        {
-            store::save_read_model(conn, topic, self.owned.partition, self.model).await?;
-        }
-        if !batch.tries.is_empty() {
-            store::save_tries(conn, self.owned.partition, &batch.tries).await?;
-        }
-        if !batch.forget.is_empty() {
-            store::forget_tries(conn, self.owned.partition, &batch.forget).await?;
-        }
-        if !self.records.is_empty() {
-            let sequences: Vec<_> = self
-                .shared
-                .outputs
-                .iter()
-                .cloned()
-                .zip(self.sequences)
-                .zip(batch.sequences)
-                .filter(|((_, now), before)| now != before)
-                .map(|(moved, _)| moved)
-                .collect();
-            store::save_output(conn, self.owned, &pack(&self.records), &sequences).await?;
-        }
-        Ok(())
-    }
+    Ok(())
 }

@@ -34,3 +34,27 @@ pub fn to_utc(time: Timestamp) -> OffsetDateTime {
 pub fn from_utc(time: OffsetDateTime) -> Timestamp {
     Timestamp(i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_survives_the_way_to_postgres_and_back() {
+        for millis in [0, 1, -1, 1_735_689_600_007, 4_102_444_800_999] {
+            assert_eq!(from_utc(to_utc(Timestamp(millis))), Timestamp(millis));
+        }
+    }
+
+    #[test]
+    fn microseconds_are_cut_off_towards_the_past() {
+        let time = OffsetDateTime::UNIX_EPOCH;
+        assert_eq!(from_utc(time + time::Duration::microseconds(1_999)), Timestamp(1));
+        assert_eq!(from_utc(time - time::Duration::microseconds(1)), Timestamp(-1));
+    }
+
+    #[test]
+    fn the_wall_clock_is_later_than_this_file() {
+        assert!(wall() > Timestamp(1_735_689_600_000));
+    }
+}

@@ -46,6 +46,8 @@ struct Routes {
     assigned: Option<Assigned>,
     /// Given by the group, but not begun because Postgres was away.
     pending: Vec<i32>,
+    /// What is wrong with what the group gave.
+    halves: Option<String>,
     retry_at: Option<Instant>,
     paused: BTreeSet<i32>,
 }
@@ -86,11 +88,16 @@ impl<S: Service> GroupContext<S> {
         if let Err(error) = consumer.assign(&list) {
             error!(%error, "librdkafka refuses the assignment");
         }
+        // A pause may outlive its assignment (PITFALLS P1.7).
+        if let Err(error) = consumer.resume(&list) {
+            warn!(%error, "resuming failed");
+        }
         let mut routes = self.routes();
         match begun {
             Ok(starts) => {
                 routes.pending.clear();
                 routes.retry_at = None;
+                self.shared.status.trouble(routes.halves.clone());
                 let mut feeds = Vec::new();
                 for start in starts {
                     let partition = start.owned.partition;
@@ -111,9 +118,10 @@ impl<S: Service> GroupContext<S> {
     }
 
     fn take(&self, consumer: &Group<S>, given: &TopicPartitionList) {
-        let (complete, trouble) = self.complete(given);
+        let (complete, halves) = self.complete(given);
         info!(processors = ?complete, "assigned");
-        self.shared.status.assigned(&complete, trouble);
+        self.shared.status.assigned(&complete, halves.clone());
+        self.routes().halves = halves;
         if complete.is_empty() {
             if let Err(error) = consumer.assign(&TopicPartitionList::new()) {
                 error!(%error, "librdkafka refuses an empty assignment");
@@ -145,9 +153,6 @@ impl<S: Service> GroupContext<S> {
         };
         if !due.is_empty() {
             self.begin(consumer, &due);
-            if self.routes().retry_at.is_none() {
-                self.shared.status.trouble(None);
-            }
         }
     }
 

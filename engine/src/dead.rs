@@ -5,10 +5,15 @@ use events::envelope::{self, Cause, Envelope, Headers};
 use events::time::Timestamp;
 
 use crate::intake::{Death, position};
+use crate::kafka::INPUT_BYTES_MAX;
 use crate::record::{OutRecord, Output, Record};
 
 /// Headers beyond this many bytes are cut: retry and dlq topics take 64 KiB more than the largest input.
 const ORIGINAL_HEADER_BYTES_MAX: usize = 32 * 1024;
+/// A stranger's record may be larger, when it was compressed. A letter that its topic refuses would be sent for ever
+/// (H8), so such a value is cut; the whole one lies where the letter says.
+const VALUE_BYTES_MAX: usize = INPUT_BYTES_MAX;
+const KEY_BYTES_MAX: usize = 8 * 1024;
 const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// Who writes a dead letter, and when.
@@ -60,9 +65,20 @@ pub(crate) fn letter(scribe: Scribe<'_>, id: i64, sequence: i64, record: &Record
     if record.value.is_none() {
         headers.push(("original-null".to_owned(), b"true".to_vec()));
     }
+    let (key, value) = (fitting(record.key.as_ref(), &mut headers, "key"), record.value.as_ref());
+    let value = fitting(value, &mut headers, "value");
     headers.extend(originals(&record.headers));
-    let key = record.key.clone();
-    OutRecord { output: Output::Dlq, sequence, key, value: record.value.clone(), headers }
+    OutRecord { output: Output::Dlq, sequence, key, value, headers }
+}
+
+/// The original bytes; of more than any topic takes the beginning, and a header that says how many there were.
+fn fitting(bytes: Option<&Vec<u8>>, headers: &mut Headers, what: &str) -> Option<Vec<u8>> {
+    let bytes = bytes?;
+    let most = if what == "key" { KEY_BYTES_MAX } else { VALUE_BYTES_MAX };
+    if bytes.len() > most {
+        headers.push((format!("original-{what}-bytes"), bytes.len().to_string().into_bytes()));
+    }
+    Some(bytes[..bytes.len().min(most)].to_vec())
 }
 
 /// The original headers, as many as fit.
@@ -130,6 +146,16 @@ mod tests {
         let letter = die(&Record { value: None, ..record() });
         assert_eq!(letter.value, None);
         assert_eq!(envelope::text(&letter.headers, "original-null"), Some("true"));
+    }
+
+    #[test]
+    fn a_letter_is_never_larger_than_its_topic_takes() {
+        let headers = vec![("big".to_owned(), vec![b'x'; 31_000])];
+        let huge = Record { headers, value: Some(vec![7; 3_000_000]), key: Some(vec![b'9'; 100_000]), ..record() };
+        let letter = die(&huge);
+        assert!(letter.bytes() < crate::kafka::RECORD_BYTES_MAX, "{}", letter.bytes());
+        assert_eq!(letter.value.as_ref().map(Vec::len), Some(INPUT_BYTES_MAX));
+        assert_eq!(envelope::text(&letter.headers, "original-value-bytes"), Some("3000000"));
     }
 
     #[test]

@@ -73,7 +73,10 @@ pub(crate) struct Feed {
     level: Arc<Level>,
     control: ControlSender,
     partition: i32,
+    /// Positions of a batch that Kafka has not acknowledged yet.
     snapshot: Option<(i64, HashMap<String, Place>)>,
+    /// Positions moved after that.
+    moved: bool,
     told: Instant,
 }
 
@@ -82,7 +85,7 @@ impl Feed {
         let (sender, records) = mpsc::unbounded_channel();
         let level = Arc::new(Level::default());
         let pipe = Pipe { records: sender, level: Arc::clone(&level) };
-        (pipe, Self { records, level, control, partition, snapshot: None, told: Instant::now() })
+        (pipe, Self { records, level, control, partition, snapshot: None, moved: false, told: Instant::now() })
     }
 
     fn taken(&self, record: Record) -> Record {
@@ -106,16 +109,23 @@ impl Feed {
 
     /// A batch committed: its positions may be told once everything it decided is acknowledged.
     pub(crate) fn committed(&mut self, batch: i64, places: &HashMap<String, Place>) {
-        if self.snapshot.is_none() && self.told.elapsed() >= COMMIT_EVERY {
-            self.snapshot = Some((batch, places.clone()));
+        self.moved = true;
+        self.look(batch, places);
+    }
+
+    /// Kafka has everything that batches decided up to `acked`; `batch` is the last one, which left these places.
+    pub(crate) fn acknowledged(&mut self, acked: i64, batch: i64, places: &HashMap<String, Place>) {
+        self.look(batch, places);
+        if let Some((_, places)) = self.snapshot.take_if(|(decided, _)| *decided <= acked) {
+            self.told = Instant::now();
+            drop(self.control.send(Control::Positions { partition: self.partition, places }));
         }
     }
 
-    /// Kafka acknowledged every batch up to this one.
-    pub(crate) fn acknowledged(&mut self, batch: i64) {
-        if let Some((_, places)) = self.snapshot.take_if(|(decided, _)| *decided <= batch) {
-            self.told = Instant::now();
-            drop(self.control.send(Control::Positions { partition: self.partition, places }));
+    fn look(&mut self, batch: i64, places: &HashMap<String, Place>) {
+        if self.moved && self.snapshot.is_none() && self.told.elapsed() >= COMMIT_EVERY {
+            self.snapshot = Some((batch, places.clone()));
+            self.moved = false;
         }
     }
 }

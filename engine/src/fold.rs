@@ -48,6 +48,8 @@ pub struct FoldedPartition {
     pub outputs: [OutputState; 3],
     /// Behind the highest cause, per input topic on the broker.
     pub places: HashMap<String, Place>,
+    /// Behind the highest cause that has a sequence. Between the two lie records whose sequences nothing names.
+    pub sequenced: HashMap<String, i64>,
 }
 
 /// What the log said.
@@ -141,7 +143,7 @@ impl<S: Service> Fold<'_, S> {
                 );
             }
             *output = OutputState { sequence, acked_sequence: sequence, acked_offset: record.offset };
-            note_cause(&mut state.places, &record);
+            note_cause(state, &record);
             note_id(&mut folded.id_marks, &record);
             if index == 0 {
                 events.push(self.decode(&record, sequence)?);
@@ -161,6 +163,10 @@ impl<S: Service> Fold<'_, S> {
         let at = || format!("{}/{} offset {}", record.topic, record.partition, record.offset);
         let value = record.value.as_deref().with_context(|| format!("{} has no value", at()))?;
         let event = self.service.decode_own(self.codec, value).with_context(at)?;
+        let (said, found) = (envelope::text(&record.headers, name::TYPE), self.service.about(&event).type_name);
+        if said != Some(found) {
+            bail!("{} says that it is a {}, but holds a {found}", at(), said.unwrap_or("nothing"));
+        }
         let text = |name| envelope::text(&record.headers, name);
         let id = text(name::ID).and_then(|id| id.parse().ok()).with_context(|| format!("{} has no ce_id", at()))?;
         let time = text(name::TIME).and_then(|time| Timestamp::parse(time).ok());
@@ -207,14 +213,23 @@ async fn evolve<S: Service>(
 }
 
 /// A record is applied, refused or dead: whichever own record names it as its cause, it is not read again.
-fn note_cause(places: &mut HashMap<String, Place>, record: &Record) {
+fn note_cause(state: &mut FoldedPartition, record: &Record) {
     let cause = envelope::text(&record.headers, name::CAUSE).and_then(|text| text.parse().ok());
     if let Some(Cause::Record(position)) = cause {
-        let start = Place { next_offset: 0, last_sequence: 0 };
-        let place = places.entry(position.topic).or_insert(start);
-        place.next_offset = place.next_offset.max(position.offset + 1);
-        place.last_sequence = place.last_sequence.max(position.sequence.unwrap_or(0));
+        if let Some(sequence) = position.sequence {
+            let behind = state.sequenced.entry(position.topic.clone()).or_insert(0);
+            *behind = (*behind).max(position.offset + 1);
+            move_place(&mut state.places, position.topic, position.offset, sequence);
+        } else {
+            move_place(&mut state.places, position.topic, position.offset, 0);
+        }
     }
+}
+
+fn move_place(places: &mut HashMap<String, Place>, topic: String, offset: i64, sequence: i64) {
+    let place = places.entry(topic).or_insert(Place { next_offset: 0, last_sequence: 0 });
+    place.next_offset = place.next_offset.max(offset + 1);
+    place.last_sequence = place.last_sequence.max(sequence);
 }
 
 fn note_id(marks: &mut HashMap<u8, u64>, record: &Record) {
@@ -246,12 +261,13 @@ mod tests {
 
     #[test]
     fn the_position_lies_behind_the_highest_cause() {
-        let mut places = HashMap::new();
-        for cause in ["a/0/5/3", "a/0/9/4", "a/0/7/", "b/0/0/", "timer"] {
-            note_cause(&mut places, &record(cause, 1));
+        let mut state = FoldedPartition::default();
+        for cause in ["a/0/5/3", "a/0/9/4", "a/0/12/", "b/0/0/", "timer"] {
+            note_cause(&mut state, &record(cause, 1));
         }
-        assert_eq!(places["a"], Place { next_offset: 10, last_sequence: 4 });
-        assert_eq!(places["b"], Place { next_offset: 1, last_sequence: 0 });
+        assert_eq!(state.places["a"], Place { next_offset: 13, last_sequence: 4 });
+        assert_eq!(state.places["b"], Place { next_offset: 1, last_sequence: 0 });
+        assert_eq!(state.sequenced, HashMap::from([("a".to_owned(), 10)]));
     }
 
     #[test]

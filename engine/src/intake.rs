@@ -124,6 +124,9 @@ fn judge_event<S: Service>(
     }
     let taken = next(place, record, sequence);
     let verdict = match decode(service, codec, topic, record) {
+        Ok(_) if let Some((said, found)) = another_type(service, codec, topic, record) => {
+            Verdict::Stop(format!("{}: it says that it is a {said}, but holds a {found}", at(record)))
+        }
         Ok(None) => Verdict::Passed,
         Ok(Some(decoded)) if key_number(record) != Some(decoded.key) => Verdict::Stop(format!(
             "{}: its key is not the {} in its value, so its writer broke a rule",
@@ -149,6 +152,9 @@ fn judge_command<S: Service>(
 ) -> Verdict<S::Input> {
     let strange = |code, message| Verdict::Dead(Death { class: "strange", code, message });
     match decode(service, codec, topic, record) {
+        Ok(_) if let Some((said, found)) = another_type(service, codec, topic, record) => {
+            strange("WRONG_TYPE", format!("it says that it is a {said}, but holds a {found}"))
+        }
         Ok(Some(decoded)) => {
             let key = record.key.as_deref().unwrap_or_default();
             if key != decoded.key.to_string().as_bytes() {
@@ -180,6 +186,18 @@ fn decode<S: Service>(
     let written = envelope::text(&record.headers, envelope::name::TIME);
     let at = written.and_then(|text| Timestamp::parse(text).ok()).unwrap_or(record.timestamp);
     service.decode(codec, topic.name, value, at)
+}
+
+/// The type a record says it has and the one that was found, when they differ. One that says nothing is believed.
+fn another_type<'a, S: Service>(
+    service: &'a S,
+    codec: &'a Codec,
+    topic: InputTopic,
+    record: &'a Record,
+) -> Option<(&'a str, &'a str)> {
+    let said = envelope::text(&record.headers, envelope::name::TYPE)?;
+    let found = service.type_of(codec, topic.name, record.value.as_deref()?)?;
+    (said != found).then_some((said, found))
 }
 
 fn input<I>(record: &Record, decoded: crate::service::Decoded<I>, sequence: Option<i64>) -> Verdict<I> {

@@ -110,6 +110,8 @@ impl Kafka {
     pub fn appender_config(&self) -> ClientConfig {
         let mut config = self.producer();
         config.set("partitioner", "murmur2_random");
+        // Its caller has given up by then. Commands may have gaps, and unlike the publisher's records those that nobody
+        // waits for any more must not fill the queue for as long as Kafka is away.
         config.set("message.timeout.ms", "5000");
         config
     }
@@ -117,24 +119,58 @@ impl Kafka {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::consumer::BaseConsumer;
     use rdkafka::producer::FutureProducer;
 
     use super::*;
 
     #[test]
     fn librdkafka_accepts_every_setting() {
-        let kafka = Kafka {
-            bootstrap: "127.0.0.1:1".to_owned(),
-            topic_prefix: "t.".to_owned(),
-            partitions: 2,
-            session_timeout: Duration::from_secs(6),
-        };
+        let kafka = kafka(Duration::from_secs(6));
         assert_eq!(kafka.topic("order.events"), "t.order.events");
         for config in [kafka.publisher_config(), kafka.appender_config()] {
-            config.create::<FutureProducer>().unwrap();
+            let _producer: FutureProducer = config.create().unwrap();
         }
         for config in [kafka.consumer_config("order-svc"), kafka.reader_config()] {
-            config.create::<rdkafka::consumer::BaseConsumer>().unwrap();
+            let _consumer: BaseConsumer = config.create().unwrap();
         }
+    }
+    fn kafka(session_timeout: Duration) -> Kafka {
+        Kafka { bootstrap: "127.0.0.1:1".to_owned(), topic_prefix: "t.".to_owned(), partitions: 2, session_timeout }
+    }
+
+    #[test]
+    fn the_log_rests_on_these_settings() {
+        let kafka = kafka(Duration::from_secs(10));
+        let publisher = kafka.publisher_config();
+        for (name, value) in [
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("max.in.flight.requests.per.connection", "1"),
+            ("message.timeout.ms", "0"),
+            ("enable.gapless.guarantee", "true"),
+        ] {
+            assert_eq!(publisher.get(name), Some(value), "publisher: {name}");
+        }
+        assert_eq!(publisher.get("partitioner"), None, "the publisher's partition is always given");
+        let appender = kafka.appender_config();
+        assert_eq!(appender.get("partitioner"), Some("murmur2_random"));
+        assert_eq!(appender.get("max.in.flight.requests.per.connection"), Some("1"));
+        for config in [kafka.consumer_config("order-svc"), kafka.reader_config()] {
+            assert_eq!(config.get("auto.offset.reset"), Some("error"));
+            assert_eq!(config.get("enable.auto.commit"), Some("false"));
+            assert_eq!(config.get("check.crcs"), Some("true"));
+        }
+        assert_eq!(kafka.consumer_config("order-svc").get("partition.assignment.strategy"), Some("range"));
+    }
+
+    #[test]
+    fn a_member_beats_four_times_within_its_session() {
+        let heartbeat = |seconds| {
+            let config = kafka(Duration::from_secs(seconds)).consumer_config("order-svc");
+            config.get("heartbeat.interval.ms").map(str::to_owned)
+        };
+        assert_eq!(heartbeat(6).as_deref(), Some("1500"));
+        assert_eq!(heartbeat(10).as_deref(), Some("2000"));
     }
 }

@@ -1,7 +1,8 @@
 //! Snowflake IDs that are never issued twice: an instance number leased in Postgres, and a mark up to which it may issue.
 //!
 //! IDs are issued only below the mark, which a committed transaction raised before. So neither a clock step, nor a
-//! paused process, nor a restart can repeat one; uniqueness needs no clock (DESIGN §3, PITFALLS P4). The layout is
+//! paused process, nor a restart can repeat one; uniqueness needs no clock (DESIGN §3, PITFALLS P4). A millisecond whose
+//! numbers are used up borrows from the next one, at most up to the mark; there the caller waits. The layout is
 //! `events::snowflake`'s.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use events::snowflake::{EPOCH_MS, INSTANCES, Parts, SEQUENCES_PER_MS, pack};
+use events::time::Timestamp;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
@@ -22,6 +24,8 @@ const RAISE_EVERY: Duration = Duration::from_secs(3);
 /// A mark further ahead of Postgres' clock than this is not granted.
 const AHEAD_OF_POSTGRES_MS_MAX: i64 = 60_000;
 const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// Held while a number is chosen, so that two processes that start together do not want the same new one.
+const LOCK: i64 = 0x6c65_6173_6500;
 
 /// Where the next ID lies. Pure: time comes from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,7 @@ struct Inner {
     service: u8,
     holder: String,
     pool: PgPool,
+    clock: fn() -> Timestamp,
     lease: Mutex<Lease>,
     raised: Notify,
     wanted: Notify,
@@ -78,11 +83,25 @@ impl IdIssuer {
     /// # Errors
     /// When all 128 numbers are taken, or Postgres fails.
     pub async fn start(pool: PgPool, service: u8, holder: &str) -> anyhow::Result<Self> {
-        let lease = acquire(&pool, service, holder).await?;
+        Self::start_with_clock(pool, service, holder, clock::wall).await
+    }
+
+    /// The same with a clock of the caller's, which may err: for tests.
+    ///
+    /// # Errors
+    /// As [`IdIssuer::start`].
+    pub async fn start_with_clock(
+        pool: PgPool,
+        service: u8,
+        holder: &str,
+        clock: fn() -> Timestamp,
+    ) -> anyhow::Result<Self> {
+        let lease = acquire(&pool, service, holder, clock).await?;
         let inner = Arc::new(Inner {
             service,
             holder: holder.to_owned(),
             pool,
+            clock,
             lease: Mutex::new(lease),
             raised: Notify::new(),
             wanted: Notify::new(),
@@ -116,7 +135,7 @@ impl IdIssuer {
     #[must_use]
     pub fn try_issue(&self) -> Option<i64> {
         let mut lease = self.0.lease();
-        let (millis, sequence) = lease.cursor.next(clock::wall().0)?;
+        let (millis, sequence) = lease.cursor.next((self.0.clock)().0)?;
         let parts = Parts {
             millis: u64::try_from(millis - EPOCH_MS).ok()?,
             service: self.0.service,
@@ -139,13 +158,20 @@ impl Inner {
     }
 
     async fn keep_ahead(self: &Arc<Self>) {
+        let mut told = false;
         loop {
             let this = Arc::clone(self);
             let task = tokio::spawn(async move { this.raise().await });
             match task.await.expect("raising a mark does not panic") {
                 Ok(()) => break,
                 Err(error) => {
-                    debug!(error = format!("{error:#}"), "the mark of the IDs is not raised; they wait");
+                    let error = format!("{error:#}");
+                    if told {
+                        debug!(error, "the mark of the IDs is not raised yet");
+                    } else {
+                        warn!(error, "the mark of the IDs is not raised; once it is reached, they wait");
+                        told = true;
+                    }
                     tokio::time::sleep(RETRY_EVERY).await;
                 }
             }
@@ -158,40 +184,41 @@ impl Inner {
             let lease = self.lease();
             (lease.instance, lease.cursor.millis, lease.cursor.mark)
         };
-        let now = clock::wall().0;
-        if now + AHEAD_MS <= mark && mark - now <= AHEAD_OF_POSTGRES_MS_MAX {
+        let now = (self.clock)().0;
+        // Never below the last ID: a clock that was set back goes on from there.
+        let wanted = now.max(millis) + AHEAD_MS;
+        if wanted <= mark {
             return Ok(());
         }
         let mut conn = self.pool.acquire().await?;
-        let wanted = now.max(millis) + AHEAD_MS;
         if raise_mark(&mut conn, self.service, instance, &self.holder, mark, wanted).await? {
             self.lease().cursor.mark = wanted.max(mark);
             return Ok(());
         }
-        // The number was taken by somebody else, or the clock is off: a number of its own, behind whose mark it is not.
-        warn!(instance, "the leased instance number cannot be kept; taking another one");
+        // The number was taken by somebody else, or the clock is off: another number, behind whose mark it is not.
         drop(conn);
-        let lease = acquire(&self.pool, self.service, &self.holder).await?;
+        let lease = acquire(&self.pool, self.service, &self.holder, self.clock).await?;
+        warn!(lost = instance, taken = lease.instance, "the instance number could not be kept; another one was leased");
         *self.lease() = lease;
         Ok(())
     }
 }
 
 /// Takes a number that nobody holds, or whose mark has passed; its IDs begin at the mark at the earliest.
-async fn acquire(pool: &PgPool, service: u8, holder: &str) -> anyhow::Result<Lease> {
+async fn acquire(pool: &PgPool, service: u8, holder: &str, clock: fn() -> Timestamp) -> anyhow::Result<Lease> {
     let (pool, holder) = (pool.clone(), holder.to_owned());
     let task = tokio::spawn(async move {
         let mut conn = pool.acquire().await?;
         let mut tx = conn.begin().await?;
-        let lease = take_number(&mut tx, service, &holder).await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK + i64::from(service)).execute(&mut *tx).await?;
+        let lease = take_number(&mut tx, service, &holder, clock().0).await?;
         tx.commit().await?;
         Ok(lease)
     });
     task.await.context("leasing an instance number")?
 }
 
-async fn take_number(conn: &mut PgConnection, service: u8, holder: &str) -> anyhow::Result<Lease> {
-    let now = clock::wall().0;
+async fn take_number(conn: &mut PgConnection, service: u8, holder: &str, now: i64) -> anyhow::Result<Lease> {
     let mark = now + AHEAD_MS;
     // A lapsed mark lies behind both clocks, so everything below it was issued, or never will be.
     let taken: Option<(i32, i64)> = sqlx::query_as(

@@ -10,13 +10,17 @@
 
 pub mod append;
 mod assignment;
+pub mod barriers;
 mod batch;
+mod calls;
 pub mod clock;
 mod consumer;
 mod dead;
+mod decision;
 mod effects;
 mod feed;
 pub mod fold;
+mod inbox;
 mod intake;
 pub mod kafka;
 pub mod lease;
@@ -29,6 +33,7 @@ mod processor;
 mod publisher;
 pub mod rebuild;
 pub mod record;
+mod recovery_store;
 pub mod registry;
 pub mod run;
 pub mod service;

@@ -140,6 +140,17 @@ pub(crate) fn read_range(
     Ok(records)
 }
 
+/// The highest sequence of an input partition in `[from, end)`; 0 where there is none.
+pub(crate) fn highest_sequence(kafka: &Kafka, topic: &str, partition: i32, from: i64, end: i64) -> anyhow::Result<i64> {
+    let (low, _) = watermarks(kafka, &[(topic.to_owned(), partition)])?[0];
+    let mut reader = Reader::open(kafka, &[((topic.to_owned(), partition), from.max(low), end)])?;
+    let mut highest = 0;
+    while let Some(record) = reader.next()? {
+        highest = envelope::sequence(&record.headers).unwrap_or(0).max(highest);
+    }
+    Ok(highest)
+}
+
 /// What comparing log and database gives.
 #[derive(Debug)]
 pub(crate) enum Comparison {
@@ -191,6 +202,12 @@ pub(crate) fn compare(
         ends[index].offset = record.offset;
     }
     for (index, state) in states.iter().enumerate() {
+        if ends[index].sequence < state.acked_sequence {
+            return Ok(Comparison::Differs(format!(
+                "{}/{partition} lacks sequence {}, which was acknowledged at offset {}",
+                topics[index], state.acked_sequence, state.acked_offset
+            )));
+        }
         if ends[index].sequence > state.sequence {
             return Ok(Comparison::Differs(format!(
                 "{}/{partition} is ahead of the database: it holds sequence {}, the database decided {}",

@@ -3,12 +3,14 @@
 //! Statements are the callers'. A future that touches the database runs in a task that nothing drops (PITFALLS P2.1).
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor};
 use tracing::warn;
+
+use crate::clock;
 
 /// Between two tries while Postgres is not there.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
@@ -17,6 +19,15 @@ const IDLE_IN_TRANSACTION_MS_MAX: u32 = 5_000;
 const LOCK_MS_MAX: u32 = 5_000;
 const STATEMENT_MS_MAX: u32 = 30_000;
 const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+/// One try to reach Postgres at start.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// While Postgres is not there, this often a line in the log says so.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+/// Postgres notices within about 25 s that the machine of a connection is gone, and frees its locks.
+const KEEPALIVE_IDLE_S: u32 = 10;
+const KEEPALIVE_INTERVAL_S: u32 = 5;
+const KEEPALIVE_COUNT: u32 = 3;
+const TCP_USER_TIMEOUT_MS: u32 = 25_000;
 
 /// How a pool is used.
 #[derive(Debug, Clone)]
@@ -57,6 +68,11 @@ pub async fn connect(url: &str, options: PoolOptions) -> anyhow::Result<PgPool> 
             ("statement_timeout", &STATEMENT_MS_MAX.to_string()),
             ("lock_timeout", &LOCK_MS_MAX.to_string()),
             ("idle_in_transaction_session_timeout", &IDLE_IN_TRANSACTION_MS_MAX.to_string()),
+            ("tcp_keepalives_idle", &KEEPALIVE_IDLE_S.to_string()),
+            ("tcp_keepalives_interval", &KEEPALIVE_INTERVAL_S.to_string()),
+            ("tcp_keepalives_count", &KEEPALIVE_COUNT.to_string()),
+            ("tcp_user_timeout", &TCP_USER_TIMEOUT_MS.to_string()),
+            // A generic plan is blind to the length of an array (PITFALLS P2.5).
             ("plan_cache_mode", "force_custom_plan"),
         ]);
     wait_for(&connect).await;
@@ -65,12 +81,15 @@ pub async fn connect(url: &str, options: PoolOptions) -> anyhow::Result<PgPool> 
         .max_connections(options.connections)
         .acquire_timeout(options.acquire_timeout)
         .max_lifetime(CONNECTION_LIFE)
-        .before_acquire(|connection, meta| {
+        // The hook below asks the server anyway.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| {
             Box::pin(async move {
-                // A transaction left open by a dropped future must not be the next caller's (PITFALLS P2.1).
-                if !meta.idle_for.is_zero() {
-                    connection.execute("ROLLBACK").await?;
-                }
+                // A transaction left open by a dropped future must not be the next caller's (PITFALLS P2.1). A bare
+                // ROLLBACK would warn each time that there is none, here and in the server's log; so a transaction is
+                // begun, which warns only in the case that matters. In an aborted one BEGIN errs, and the connection
+                // is closed.
+                connection.execute("BEGIN; ROLLBACK").await?;
                 Ok(true)
             })
         })
@@ -79,11 +98,22 @@ pub async fn connect(url: &str, options: PoolOptions) -> anyhow::Result<PgPool> 
 }
 
 async fn wait_for(options: &PgConnectOptions) {
-    let mut told = false;
-    while let Err(error) = PgConnection::connect_with(options).await {
-        if !told {
-            warn!(%error, "waiting for Postgres");
-            told = true;
+    let mut told: Option<Instant> = None;
+    loop {
+        // Dropping a connection that is not made yet harms no pool.
+        let error = match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await {
+            Ok(Ok(connection)) => {
+                if let Err(error) = connection.close().await {
+                    warn!(%error, "closing the first connection to Postgres");
+                }
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+        };
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            warn!(error, "waiting for Postgres");
+            told = Some(clock::instant());
         }
         tokio::time::sleep(RETRY_EVERY).await;
     }

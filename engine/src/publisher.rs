@@ -24,6 +24,8 @@ use crate::store::OutputState;
 /// At most this many records are on their way at once.
 const CHUNK_RECORDS_MAX: usize = 2_000;
 const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Decided but not yet acknowledged: beyond either of these the processor takes nothing in until Kafka has caught up.
+const UNSENT_MAX: Load = Load { records: 20_000, bytes: 64 * 1024 * 1024 };
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -34,6 +36,20 @@ pub(crate) struct Row {
     pub(crate) records: Arc<Vec<OutRecord>>,
 }
 
+/// Records and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    records: u64,
+    bytes: u64,
+}
+
+impl Load {
+    fn add(&mut self, record: &OutRecord) {
+        self.records += 1;
+        self.bytes += record.bytes() as u64;
+    }
+}
+
 /// What Kafka has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -41,8 +57,8 @@ pub(crate) struct Progress {
     pub(crate) acked_batch: i64,
     /// Per own topic, in the order of [`Output::ALL`]: last acknowledged sequence, its offset.
     pub(crate) acked: [OutputState; 3],
-    /// Records acknowledged by this publisher.
-    pub(crate) records: u64,
+    /// What this publisher is through with.
+    through: Load,
     /// Set when another writer was found on an own topic; the publisher has stopped.
     pub(crate) forked: Option<String>,
 }
@@ -67,6 +83,7 @@ pub(crate) struct End {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     rows: mpsc::UnboundedSender<Row>,
+    handed: Load,
     pub(crate) progress: watch::Receiver<Progress>,
 }
 
@@ -86,13 +103,15 @@ impl Publisher {
             acked_sequence: end.sequence,
             acked_offset: end.offset,
         });
-        let progress = Progress { acked_batch, acked, records: 0, forked: None };
+        let progress = Progress { acked_batch, acked, through: Load::default(), forked: None };
         let (report, watch) = watch::channel(progress.clone());
         let (rows, inbox) = mpsc::unbounded_channel();
         let next_offsets = ends.map(|end| end.next_offset);
         let mut sender =
             Sender { kafka, partition, topics, next_offsets, progress, report, queue: VecDeque::new(), producer: None };
+        let mut handed = Load::default();
         for row in leftovers {
+            row.records.iter().for_each(|record| handed.add(record));
             sender.enqueue(row);
         }
         tokio::spawn(async move {
@@ -101,13 +120,30 @@ impl Publisher {
                 () = sender.run(inbox) => {}
             }
         });
-        Self { rows, progress: watch }
+        Self { rows, handed, progress: watch }
     }
 
     /// Hands over the row of a committed batch.
-    pub(crate) fn send(&self, row: Row) {
+    pub(crate) fn send(&mut self, row: Row) {
+        row.records.iter().for_each(|record| self.handed.add(record));
         // A stopped publisher takes nothing more; the outbox keeps the row for the next owner.
         drop(self.rows.send(row));
+    }
+
+    /// True while more may be decided.
+    pub(crate) fn has_room(&self, progress: &Progress) -> bool {
+        self.handed.records - progress.through.records < UNSENT_MAX.records
+            && self.handed.bytes - progress.through.bytes < UNSENT_MAX.bytes
+    }
+
+    /// True when Kafka has everything that was handed over.
+    pub(crate) fn all_acknowledged(&self, progress: &Progress) -> bool {
+        self.handed == progress.through
+    }
+
+    /// True when nothing more will be sent.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.progress.has_changed().is_err()
     }
 }
 
@@ -178,6 +214,8 @@ impl Sender {
         for (index, record) in row.records.iter().enumerate() {
             if record.sequence > self.progress.acked[place(record.output)].acked_sequence {
                 self.queue.push_back(Queued { batch: row.batch, records: Arc::clone(&row.records), index });
+            } else {
+                self.progress.through.add(record);
             }
         }
         if self.queue.len() == before && before == 0 {
@@ -306,7 +344,7 @@ impl Sender {
             let acked = &mut self.progress.acked[place(output)];
             acked.acked_sequence = queued.record().sequence;
             acked.acked_offset = *offset;
-            self.progress.records += 1;
+            self.progress.through.add(queued.record());
             if self.queue.front().is_none_or(|next| next.batch != queued.batch) {
                 self.progress.acked_batch = queued.batch;
             }

@@ -11,12 +11,13 @@ use events::snowflake;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use sqlx::{Connection, PgConnection};
 
-use crate::fold::{Fold, Folded, Progress};
+use crate::fold::{Fold, Folded, FoldedPartition, Progress};
 use crate::intake::Place;
 use crate::kafka::Kafka;
 use crate::model;
 use crate::own_log;
 use crate::record::Output;
+use crate::recovery_store;
 use crate::service::{Service, TopicKind};
 use crate::store;
 
@@ -66,12 +67,15 @@ pub async fn rebuild<S: Service>(
     stage(Stage::Settling);
     let description = fold.service.describe();
     wait_for_empty_group(fold.kafka, description.name).await?;
+    let mut conn = fold.pool.acquire().await?;
+    // From here on no former owner commits, and no process starts.
+    let all: Vec<i32> = (0..fold.kafka.partitions).collect();
+    store::bump_epochs(&mut conn, &all, "rebuild").await?;
+    recovery_store::set_fact(&mut conn, MARK, "unfinished").await?;
     wait_for_still_ends(fold, settle).await?;
     stage(Stage::Emptying);
-    let mut conn = fold.pool.acquire().await?;
-    store::set_fact(&mut conn, MARK, "unfinished").await?;
     let mut tx = conn.begin().await?;
-    store::empty_all(&mut tx).await?;
+    recovery_store::empty_all(&mut tx).await?;
     tx.commit().await?;
     drop(conn);
     stage(Stage::Folding);
@@ -93,7 +97,7 @@ pub async fn rebuild<S: Service>(
 /// # Errors
 /// The sentence that says what to run.
 pub async fn check_finished(conn: &mut PgConnection, service: &str) -> anyhow::Result<()> {
-    if store::fact(conn, MARK).await?.is_some() {
+    if recovery_store::fact(conn, MARK).await?.is_some() {
         bail!("a rebuild of {service} was not finished; run `cargo orderctl rebuild {service}`");
     }
     Ok(())
@@ -117,13 +121,13 @@ async fn wait_for_empty_group(kafka: &Kafka, group: &str) -> anyhow::Result<()> 
     }
 }
 
-/// Members of a consumer group, dead ones within their session time-out included.
+/// Members of a service's consumer group, dead ones within their session time-out included.
 ///
 /// # Errors
 /// When Kafka does not answer.
 pub async fn group_members(kafka: &Kafka, group: &str) -> anyhow::Result<usize> {
     let consumer: BaseConsumer = kafka.reader_config().create().context("making a client")?;
-    let name = group.to_owned();
+    let name = kafka.topic(group);
     let ask = move || -> anyhow::Result<usize> {
         let list = consumer.fetch_group_list(Some(&name), REQUEST_TIMEOUT).context("asking for the group")?;
         Ok(list.groups().iter().map(|group| group.members().len()).sum())
@@ -149,10 +153,14 @@ async fn finish<S: Service>(fold: &Fold<'_, S>, folded: &Folded) -> anyhow::Resu
     let description = fold.service.describe();
     let outputs = Output::ALL.map(|output| store::output_topic(fold.kafka, &description, output));
     let barriers = command_ends(fold).await?;
+    let mut all = HashMap::new();
+    for (partition, state) in &folded.partitions {
+        all.insert(*partition, input_places(fold, *partition, state).await?);
+    }
     let mut conn = fold.pool.acquire().await?;
     let mut tx = conn.begin().await?;
     for (partition, state) in &folded.partitions {
-        let mut places = state.places.clone();
+        let mut places = all.remove(partition).unwrap_or_default();
         for ((topic, number), (low, _)) in &barriers {
             if number == partition {
                 let start = Place { next_offset: *low, last_sequence: 0 };
@@ -160,20 +168,43 @@ async fn finish<S: Service>(fold: &Fold<'_, S>, folded: &Folded) -> anyhow::Resu
                 place.next_offset = place.next_offset.max(*low);
             }
         }
-        store::restore(&mut tx, *partition, &places, &outputs, state.outputs).await?;
+        recovery_store::restore(&mut tx, *partition, &places, &outputs, state.outputs).await?;
     }
     let partitions: Vec<i32> = folded.partitions.keys().copied().collect();
     store::bump_epochs(&mut tx, &partitions, "rebuild").await?;
     for (instance, millis) in &folded.id_marks {
         let mark = i64::try_from(*millis).context("an ID's time")? + 1 + snowflake::EPOCH_MS;
-        store::raise_lease(&mut tx, description.number, *instance, mark).await?;
+        recovery_store::raise_lease(&mut tx, description.number, *instance, mark).await?;
     }
     for ((topic, partition), (_, high)) in &barriers {
-        store::save_barrier(&mut tx, topic, *partition, *high).await?;
+        recovery_store::save_barrier(&mut tx, topic, *partition, *high).await?;
     }
-    store::clear_fact(&mut tx, MARK).await?;
+    recovery_store::clear_fact(&mut tx, MARK).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Where a processor goes on reading. A dead letter names a strange record, which has no sequence: the last sequence
+/// before it is that of a record which led to nothing, and is read from the input itself.
+async fn input_places<S: Service>(
+    fold: &Fold<'_, S>,
+    partition: i32,
+    state: &FoldedPartition,
+) -> anyhow::Result<HashMap<String, Place>> {
+    let mut places = state.places.clone();
+    let description = fold.service.describe();
+    for input in description.inputs.iter().filter(|input| input.kind == TopicKind::Events) {
+        let topic = fold.kafka.topic(input.name);
+        let Some(place) = places.get_mut(&topic) else { continue };
+        let from = state.sequenced.get(&topic).copied().unwrap_or(0);
+        let (kafka, end) = (std::sync::Arc::clone(fold.kafka), place.next_offset);
+        if from < end {
+            let read = move || own_log::highest_sequence(&kafka, &topic, partition, from, end);
+            let highest = tokio::task::spawn_blocking(read).await.context("reading an input")??;
+            place.last_sequence = place.last_sequence.max(highest);
+        }
+    }
+    Ok(places)
 }
 
 type Ends = HashMap<own_log::Partition, (i64, i64)>;

@@ -97,6 +97,15 @@ pub struct OutRecord {
 }
 
 impl OutRecord {
+    /// Bytes it takes in a request to Kafka, at most.
+    pub(crate) fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        length(&self.key)
+            + length(&self.value)
+            + self.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum::<usize>()
+            + 32
+    }
+
     /// `ce_id`, by which two records under one sequence are told apart.
     #[must_use]
     pub fn id(&self) -> Option<&str> {

@@ -18,6 +18,16 @@ use tracing::warn;
 const TIMEOUT: Duration = Duration::from_secs(5);
 const LEVEL: &str = "FULL_TRANSITIVE";
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
+/// The registry's own words for "there is no such subject" and "no such schema". A 404 of anything else (a wrong path,
+/// a proxy) says nothing about a schema.
+const NO_SUBJECT: u32 = 40_401;
+const NO_SCHEMA: u32 = 40_403;
+
+macro_rules! contradict {
+    ($($text:tt)*) => {
+        return Err(Contradiction(format!($($text)*)).into())
+    };
+}
 
 /// Whether a schema ID exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +65,11 @@ pub struct Registry {
     client: reqwest::Client,
 }
 
+/// The registry and the database contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Contradiction(String);
+
 #[derive(Debug, Deserialize)]
 struct Registered {
     id: u32,
@@ -63,6 +78,19 @@ struct Registered {
 #[derive(Debug, Deserialize)]
 struct Subject {
     subject: String,
+}
+
+/// The body of an error.
+#[derive(Debug, Deserialize)]
+struct Denied {
+    error_code: u32,
+}
+
+/// The ID of a schema, and whether it was remembered for exactly these bytes.
+#[derive(Debug, Clone, Copy)]
+struct Remembered {
+    id: u32,
+    same_text: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,22 +129,24 @@ impl Registry {
         for def in SCHEMAS {
             let known = remembered.get(&(def.subject(), def.version)).copied();
             let id = match (self.lookup(def).await, known) {
-                (Ok(Some(id)), Some(known)) if id != known => bail!(
-                    "the registry gives {} version {} the ID {id}, but records were written with {known}: this is not \
-                     the registry of this log",
+                (Ok(Some(id)), Some(known)) if id != known.id => bail!(
+                    "the registry gives {} version {} the ID {id}, but records were written with {}: this is not the \
+                     registry of this log",
                     def.subject(),
-                    def.version
+                    def.version,
+                    known.id
                 ),
                 (Ok(Some(id)), known) => {
-                    if known.is_none() {
+                    if known.is_none_or(|known| !known.same_text) {
                         fresh.push((def, id));
                     }
                     id
                 }
-                (Ok(None), Some(known)) => bail!(
-                    "the registry has lost {} version {}, which records were written with (ID {known})",
+                (Ok(None), Some(known)) => contradict!(
+                    "the registry has lost {} version {}, which records were written with (ID {})",
                     def.subject(),
-                    def.version
+                    def.version,
+                    known.id
                 ),
                 (Ok(None), None) => {
                     bail!("{} is not registered; run `cargo orderctl schemas push`", def.subject())
@@ -150,6 +180,13 @@ impl Registry {
         Ok(Codec::new(&ids))
     }
 
+    /// True when waiting may help: the registry does not answer, or the schemas are not registered yet. A registry that
+    /// contradicts what is remembered stays wrong.
+    #[must_use]
+    pub fn is_passing(error: &anyhow::Error) -> bool {
+        error.downcast_ref::<Contradiction>().is_none()
+    }
+
     /// Asks whether a schema ID exists. Never answered from memory.
     pub async fn known(&self, id: u32) -> Known {
         let url = format!("{}/schemas/ids/{id}", self.url);
@@ -157,10 +194,10 @@ impl Registry {
             Ok(response) => response,
             Err(error) => return Known::Unavailable(error.to_string()),
         };
-        match response.status() {
-            StatusCode::NOT_FOUND => Known::No,
-            status if status.is_success() => Known::Yes { subject: self.subject_of(id).await },
-            status => Known::Unavailable(format!("it answered {status}")),
+        match found(response).await {
+            Ok(Some(_)) => Known::Yes { subject: self.subject_of(id).await },
+            Ok(None) => Known::No,
+            Err(error) => Known::Unavailable(format!("{error:#}")),
         }
     }
 
@@ -176,22 +213,28 @@ impl Registry {
     /// When the registry does not answer.
     pub async fn lookup(&self, def: &SchemaDef) -> anyhow::Result<Option<u32>> {
         let response = self.post(&format!("/subjects/{}", def.subject()), def).await?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        Ok(Some(success(response).await?.json::<Registered>().await.context("reading the registry's answer")?.id))
+        let Some(response) = found(response).await? else { return Ok(None) };
+        Ok(Some(response.json::<Registered>().await.context("reading the registry's answer")?.id))
     }
 
     /// Sets the global level and registers every schema of this build.
     ///
     /// # Errors
-    /// When the registry does not answer. An incompatible schema is a finding, not an error.
+    /// As [`Registry::push_these`].
     pub async fn push(&self) -> anyhow::Result<Vec<Finding>> {
+        self.push_these(SCHEMAS).await
+    }
+
+    /// Sets the global level and registers schemas, in their order.
+    ///
+    /// # Errors
+    /// When the registry does not answer. An incompatible schema is a finding, not an error.
+    pub async fn push_these(&self, schemas: &[SchemaDef]) -> anyhow::Result<Vec<Finding>> {
         let config = serde_json::json!({ "compatibility": LEVEL });
         let put = self.client.put(format!("{}/config", self.url)).header("content-type", CONTENT_TYPE);
         success(put.body(config.to_string()).send().await.context("setting the level")?).await?;
         let mut findings = Vec::new();
-        for def in SCHEMAS {
+        for def in schemas {
             let response = self.post(&format!("/subjects/{}/versions", def.subject()), def).await?;
             let conflict = response.status() == StatusCode::CONFLICT;
             let (id, problem) = if conflict {
@@ -207,33 +250,66 @@ impl Registry {
     /// Compares every schema of this build with every stored version of its subject, and the level with what it must be.
     ///
     /// # Errors
-    /// When the registry does not answer or its global level is another one.
+    /// As [`Registry::check_these`].
     pub async fn check(&self) -> anyhow::Result<Vec<Finding>> {
-        let level: serde_json::Value = self.get("/config").await?.context("the registry has no global level")?;
-        let level = level["compatibilityLevel"].as_str().or(level["compatibility"].as_str()).unwrap_or("none");
+        self.check_these(SCHEMAS).await
+    }
+
+    /// Compares schemas with every stored version of their subjects, and the levels with what they must be.
+    ///
+    /// # Errors
+    /// When the registry does not answer or its global level is another one.
+    pub async fn check_these(&self, schemas: &[SchemaDef]) -> anyhow::Result<Vec<Finding>> {
+        let level = self.level("/config").await?;
         if level != LEVEL {
             bail!("the registry's global level is {level}, not {LEVEL}; run `cargo orderctl schemas push`");
         }
         let mut findings = Vec::new();
-        for def in SCHEMAS {
-            let subject = def.subject();
-            let stored: Option<Vec<u32>> = self.get(&format!("/subjects/{subject}/versions")).await?;
-            let mut problem = stored.is_none().then(|| "not registered".to_owned());
-            let stored = stored.unwrap_or_default();
-            for version in &stored {
-                let path = format!("/compatibility/subjects/{subject}/versions/{version}?verbose=true");
-                let answer: Compatibility = success(self.post(&path, def).await?).await?.json().await?;
-                if !answer.is_compatible {
-                    problem = Some(format!("incompatible with version {version}: {}", answer.messages.join("; ")));
-                }
-            }
-            let id = self.lookup(def).await?;
-            if id.is_none() && problem.is_none() {
-                problem = Some("this version is not registered".to_owned());
-            }
-            findings.push(Finding { subject, version: def.version, id, compared: stored.len(), problem });
+        for def in schemas {
+            findings.push(self.check_one(def).await?);
         }
         Ok(findings)
+    }
+
+    async fn check_one(&self, def: &SchemaDef) -> anyhow::Result<Finding> {
+        let subject = def.subject();
+        let stored: Option<Vec<u32>> = self.get(&format!("/subjects/{subject}/versions")).await?;
+        let stored = stored.unwrap_or_default();
+        let id = self.lookup(def).await?;
+        let mut finding = Finding { subject, version: def.version, id, compared: stored.len(), problem: None };
+        if stored.is_empty() {
+            finding.problem = Some("not registered".to_owned());
+            return Ok(finding);
+        }
+        let level = self.level(&format!("/config/{}?defaultToGlobal=true", finding.subject)).await?;
+        if level != LEVEL {
+            // The registry compares by the subject's own level, so its answers would prove nothing.
+            finding.problem = Some(format!("the subject has a level of its own, {level}; it must have none"));
+            return Ok(finding);
+        }
+        for version in &stored {
+            let path = format!("/compatibility/subjects/{}/versions/{version}?verbose=true", finding.subject);
+            let answer: Compatibility = success(self.post(&path, def).await?).await?.json().await?;
+            if !answer.is_compatible {
+                let mut problem = format!("incompatible with version {version}");
+                for message in &answer.messages {
+                    problem.push_str("; ");
+                    problem.push_str(message);
+                }
+                finding.problem = Some(problem);
+                return Ok(finding);
+            }
+        }
+        if finding.id.is_none() {
+            finding.problem = Some("this version is not registered".to_owned());
+        }
+        Ok(finding)
+    }
+
+    async fn level(&self, path: &str) -> anyhow::Result<String> {
+        let level: serde_json::Value = self.get(path).await?.context("the registry has no level")?;
+        let level = level["compatibilityLevel"].as_str().or(level["compatibility"].as_str());
+        Ok(level.unwrap_or("none").to_owned())
     }
 
     async fn post(&self, path: &str, def: &SchemaDef) -> anyhow::Result<reqwest::Response> {
@@ -245,10 +321,20 @@ impl Registry {
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
         let request = self.client.get(format!("{}{path}", self.url));
         let response = request.send().await.context("asking the schema registry")?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        Ok(Some(success(response).await?.json().await.context("reading the registry's answer")?))
+        let Some(response) = found(response).await? else { return Ok(None) };
+        Ok(Some(response.json().await.context("reading the registry's answer")?))
+    }
+}
+
+/// The answer, or none when the registry itself says that the subject or schema does not exist.
+async fn found(response: reqwest::Response) -> anyhow::Result<Option<reqwest::Response>> {
+    if response.status() != StatusCode::NOT_FOUND {
+        return success(response).await.map(Some);
+    }
+    match response.json::<Denied>().await {
+        Ok(Denied { error_code: NO_SUBJECT | NO_SCHEMA }) => Ok(None),
+        Ok(Denied { error_code }) => bail!("the schema registry answered 404 with code {error_code}"),
+        Err(_) => bail!("what answers at the schema registry's address is none: 404 without its error code"),
     }
 }
 
@@ -265,23 +351,33 @@ fn fingerprint(def: &SchemaDef) -> String {
     hex::encode(Sha256::digest(def.text.as_bytes()))
 }
 
-fn from_memory(remembered: &HashMap<(String, u32), u32>) -> anyhow::Result<Vec<(&'static SchemaDef, u32)>> {
+fn from_memory(remembered: &HashMap<(String, u32), Remembered>) -> anyhow::Result<Vec<(&'static SchemaDef, u32)>> {
     let id = |def: &'static SchemaDef| {
-        let id = remembered.get(&(def.subject(), def.version)).copied();
-        let id = id.with_context(|| {
+        let known = remembered.get(&(def.subject(), def.version)).copied();
+        let known = known.with_context(|| {
             format!("the registry is away, and no ID of {} version {} is remembered", def.subject(), def.version)
         })?;
-        Ok((def, id))
+        // Whether the changed file still has this ID is the registry's to say.
+        anyhow::ensure!(
+            known.same_text,
+            "the registry is away, and the file of {} version {} is not the one whose ID is remembered",
+            def.subject(),
+            def.version
+        );
+        Ok((def, known.id))
     };
     SCHEMAS.iter().map(id).collect()
 }
 
-async fn remembered(conn: &mut PgConnection) -> anyhow::Result<HashMap<(String, u32), u32>> {
+async fn remembered(conn: &mut PgConnection) -> anyhow::Result<HashMap<(String, u32), Remembered>> {
     let rows: Vec<(String, i32, String, i64)> =
         sqlx::query_as("SELECT subject, version, fingerprint, id FROM schema_ids").fetch_all(conn).await?;
     let mut ids = HashMap::new();
-    for (subject, version, _, id) in rows {
-        ids.insert((subject, u32::try_from(version)?), u32::try_from(id)?);
+    for (subject, version, text, id) in rows {
+        let version = u32::try_from(version)?;
+        let def = SCHEMAS.iter().find(|def| def.version == version && def.subject() == subject);
+        let same_text = def.is_some_and(|def| fingerprint(def) == text);
+        ids.insert((subject, version), Remembered { id: u32::try_from(id)?, same_text });
     }
     Ok(ids)
 }
@@ -290,7 +386,8 @@ async fn remember(conn: &mut PgConnection, fresh: &[(&SchemaDef, u32)]) -> anyho
     for (def, id) in fresh {
         sqlx::query(
             "INSERT INTO schema_ids (subject, version, fingerprint, id) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (subject, version) DO NOTHING",
+             ON CONFLICT (subject, version) DO UPDATE SET fingerprint = EXCLUDED.fingerprint
+             WHERE schema_ids.id = EXCLUDED.id",
         )
         .bind(def.subject())
         .bind(i32::try_from(def.version)?)

@@ -1,6 +1,6 @@
 //! The engine of a process: starts the consumer, and is the handle by which the rest of a service sees and stops it.
 //!
-//! Migrations, the pool, schema IDs and the lease are the caller's (`app.rs`), in the order of STYLE "Start".
+//! Migrations, the pool, schema IDs and the lease are the caller's (`host`), in the order in which a process starts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use anyhow::Context;
 use events::codec::Codec;
 use rdkafka::consumer::Consumer;
 use sqlx::PgPool;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, watch};
 use tracing::{error, info};
 
 use crate::consumer::{self, Group, GroupContext};
@@ -19,6 +19,7 @@ use crate::kafka::Kafka;
 use crate::lease::IdIssuer;
 use crate::meters::Meters;
 use crate::model;
+use crate::rebuild;
 use crate::registry::Registry;
 use crate::service::Service;
 use crate::shared::{EFFECTS_IN_FLIGHT_MAX, Resume, Settings, Shared};
@@ -59,7 +60,7 @@ pub struct Engine {
     status: Status,
     control: ControlSender,
     resume: Arc<dyn Resumer>,
-    ended: oneshot::Receiver<Result<(), String>>,
+    ended: watch::Receiver<Option<Result<(), String>>>,
 }
 
 trait Resumer: Send + Sync + std::fmt::Debug {
@@ -76,7 +77,7 @@ impl Engine {
     /// Folds the read model to its topic's end at a first start, then joins the group and starts working.
     ///
     /// # Errors
-    /// When the read model cannot be folded, or the consumer cannot be made.
+    /// When a rebuild was not finished, the read model cannot be folded, or the consumer cannot be made.
     pub async fn start<S: Service + std::fmt::Debug>(parts: Parts<S>) -> anyhow::Result<Self> {
         let description = parts.service.describe();
         let shared = Arc::new(Shared {
@@ -97,6 +98,9 @@ impl Engine {
             effects: Arc::new(Semaphore::new(EFFECTS_IN_FLIGHT_MAX)),
             resume: Resume::default(),
         });
+        let mut conn = shared.pool.acquire().await.context("connecting to Postgres")?;
+        rebuild::check_finished(&mut conn, description.name).await?;
+        drop(conn);
         model::first_start(&shared).await.context("folding the read model")?;
         let status = shared.status.clone();
         let resume: Arc<dyn Resumer> = Arc::clone(&shared) as _;
@@ -119,24 +123,27 @@ impl Engine {
     ///
     /// # Errors
     /// The reason, when the thread had ended by itself.
-    pub async fn stop(mut self) -> Result<(), String> {
+    pub async fn stop(self) -> Result<(), String> {
         if self.control.send(Control::Leave).is_err() {
             info!("the consumer's thread has ended already");
         }
         self.ended().await
     }
 
-    /// Waits until the consumer's thread ends by itself; the process should end then and be started anew.
-    ///
-    /// # Errors
-    /// The reason.
-    pub async fn ended(&mut self) -> Result<(), String> {
-        (&mut self.ended).await.unwrap_or_else(|_| Err("the consumer's thread panicked".to_owned()))
+    /// Waits until the consumer's thread ends; when nobody asked it to, the process should end and be started anew.
+    pub fn ended(&self) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move {
+            match ended.wait_for(Option::is_some).await {
+                Ok(result) => result.clone().unwrap_or(Ok(())),
+                Err(_) => Err("the consumer's thread panicked".to_owned()),
+            }
+        }
     }
 }
 
 /// The control of a consumer thread, and how it ended.
-type Thread = (ControlSender, oneshot::Receiver<Result<(), String>>);
+type Thread = (ControlSender, watch::Receiver<Option<Result<(), String>>>);
 
 fn join<S: Service>(shared: Arc<Shared<S>>) -> anyhow::Result<Thread> {
     let runtime = tokio::runtime::Handle::current();
@@ -147,7 +154,7 @@ fn join<S: Service>(shared: Arc<Shared<S>>) -> anyhow::Result<Thread> {
     let group: Group<S> = config.create_with_context(context).context("making the consumer")?;
     let topics: Vec<&str> = shared.inputs.iter().map(String::as_str).collect();
     group.subscribe(&topics).context("subscribing")?;
-    let (end, ended) = oneshot::channel();
+    let (end, ended) = watch::channel(None);
     let beats = Arc::new(AtomicU64::new(0));
     let beat = Arc::clone(&beats);
     std::thread::Builder::new()
@@ -158,7 +165,7 @@ fn join<S: Service>(shared: Arc<Shared<S>>) -> anyhow::Result<Thread> {
             });
             // Closing can block for the session time-out when Kafka is away: here, not on the runtime.
             drop(group);
-            drop(end.send(result));
+            end.send_replace(Some(result));
         })
         .context("starting the consumer's thread")?;
     runtime.spawn(watch(beats));

@@ -189,6 +189,12 @@ pub trait Service: Send + Sync + 'static {
         at: Timestamp,
     ) -> Result<Option<Decoded<Self::Input>>, DecodeError>;
 
+    /// Full name of the type that `decode` would find in a value, to be compared with its `ce_type`: a damaged schema ID
+    /// may name another type whose bytes look alike. `None` where it cannot be told.
+    fn type_of<'a>(&'a self, codec: &'a Codec, topic: &str, value: &[u8]) -> Option<&'a str> {
+        codec.open(topic, value).ok().map(|(schema, _)| schema.full_name())
+    }
+
     /// Decodes a value of the own events topic.
     ///
     /// # Errors

@@ -117,7 +117,9 @@ impl<S: Service> Shared<S> {
         let places: Vec<_> = self.inputs.iter().map(|topic| (topic.clone(), partition)).collect();
         let ask = move || -> anyhow::Result<HashMap<String, i64>> {
             let marks = own_log::watermarks(&kafka, &places)?;
-            Ok(places.into_iter().map(|(topic, _)| topic).zip(marks.into_iter().map(|(_, high)| high)).collect())
+            // Where nothing is left, nothing is to be read.
+            let ends = marks.into_iter().map(|(low, high)| if low == high { 0 } else { high });
+            Ok(places.into_iter().map(|(topic, _)| topic).zip(ends).collect())
         };
         let ends = tokio::task::spawn_blocking(ask).await.context("asking for ends")??;
         Ok(Ends { at, ends })

@@ -9,12 +9,15 @@ use anyhow::{Context, bail};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode;
 use serde::Serialize;
 
+use crate::clock;
 use crate::kafka::{INPUT_BYTES_MAX, Kafka, RECORD_BYTES_MAX};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Commands are needed until they are decided; what they led to is in the events.
 const COMMANDS_RETENTION_MS: i64 = 7 * 24 * 3_600 * 1_000;
 
@@ -79,11 +82,23 @@ pub async fn create(kafka: &Kafka, topics: &[Topic], replication: i32) -> anyhow
             Err((name, code)) => bail!("the broker refuses to create {name}: {code}"),
         }
     }
-    let mut found = check(kafka, topics).await?;
+    let mut found = check_until_there(kafka, topics, &created).await?;
     for one in &mut found {
         one.created = created.contains(&one.topic);
     }
     Ok(found)
+}
+
+/// Compares, once the broker shows what its controller has created a moment ago.
+async fn check_until_there(kafka: &Kafka, topics: &[Topic], created: &[String]) -> anyhow::Result<Vec<Found>> {
+    let deadline = clock::instant() + REQUEST_TIMEOUT;
+    loop {
+        let there = partitions(kafka).await?;
+        if created.iter().all(|name| there.get(name).is_some_and(|one| one.led)) || clock::instant() >= deadline {
+            return check(kafka, topics).await;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Compares topics with what they must be.
@@ -91,9 +106,9 @@ pub async fn create(kafka: &Kafka, topics: &[Topic], replication: i32) -> anyhow
 /// # Errors
 /// When the broker does not answer.
 pub async fn check(kafka: &Kafka, topics: &[Topic]) -> anyhow::Result<Vec<Found>> {
-    let counts = partition_counts(kafka).await?;
+    let partitions = partitions(kafka).await?;
     let names: Vec<String> = topics.iter().map(|topic| kafka.topic(&topic.name)).collect();
-    let there: Vec<&String> = names.iter().filter(|name| counts.contains_key(*name)).collect();
+    let there: Vec<&String> = names.iter().filter(|name| partitions.contains_key(*name)).collect();
     let resources: Vec<_> = there.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let mut settings: HashMap<String, HashMap<String, Option<String>>> = HashMap::new();
     if !resources.is_empty() {
@@ -106,9 +121,9 @@ pub async fn check(kafka: &Kafka, topics: &[Topic]) -> anyhow::Result<Vec<Found>
     }
     let found = topics.iter().zip(names).map(|(topic, name)| {
         let mut differences = Vec::new();
-        match counts.get(&name) {
+        match partitions.get(&name).map(|one| one.count) {
             None => differences.push("it does not exist".to_owned()),
-            Some(count) if *count != kafka.partitions => {
+            Some(count) if count != kafka.partitions => {
                 differences.push(format!("it has {count} partitions, not {}; they never change", kafka.partitions));
             }
             Some(_) => {}
@@ -124,14 +139,24 @@ pub async fn check(kafka: &Kafka, topics: &[Topic]) -> anyhow::Result<Vec<Found>
     Ok(found.collect())
 }
 
-async fn partition_counts(kafka: &Kafka) -> anyhow::Result<HashMap<String, i32>> {
+/// The partitions of a topic.
+#[derive(Debug, Clone, Copy)]
+struct Partitions {
+    count: i32,
+    /// Each has a leader now: it can be written and read.
+    led: bool,
+}
+
+async fn partitions(kafka: &Kafka) -> anyhow::Result<HashMap<String, Partitions>> {
     let consumer: BaseConsumer = kafka.reader_config().create().context("making a client")?;
-    let ask = move || -> anyhow::Result<HashMap<String, i32>> {
+    let ask = move || -> anyhow::Result<HashMap<String, Partitions>> {
         let metadata = consumer.fetch_metadata(None, REQUEST_TIMEOUT).context("asking for topics")?;
-        let count = |topic: &rdkafka::metadata::MetadataTopic| {
-            (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
+        let partitions = |topic: &MetadataTopic| {
+            let count = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
+            let led = topic.partitions().iter().all(|partition| partition.leader() >= 0);
+            (topic.name().to_owned(), Partitions { count, led: led && topic.error().is_none() })
         };
-        Ok(metadata.topics().iter().map(count).collect())
+        Ok(metadata.topics().iter().map(partitions).collect())
     };
     tokio::task::spawn_blocking(ask).await.context("asking for topics")?
 }
@@ -142,4 +167,34 @@ fn admin(kafka: &Kafka) -> anyhow::Result<AdminClient<DefaultClientContext>> {
 
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting<'a>(topics: &'a [Topic], name: &str, key: &str) -> &'a str {
+        let topic = topics.iter().find(|topic| topic.name == name).unwrap();
+        &topic.settings.iter().find(|(known, _)| *known == key).unwrap().1
+    }
+
+    #[test]
+    fn the_truth_is_kept_for_ever_and_commands_for_seven_days() {
+        let topics = all(&["a.commands"], &["a.events"], &["a-svc"]);
+        assert_eq!(topics.len(), 4);
+        for name in ["a.events", "a-svc.retry", "a-svc.dlq"] {
+            assert_eq!(setting(&topics, name, "retention.ms"), "-1", "{name}");
+            assert_eq!(setting(&topics, name, "retention.bytes"), "-1", "{name}");
+            assert_eq!(setting(&topics, name, "cleanup.policy"), "delete", "{name}");
+        }
+        assert_eq!(setting(&topics, "a.commands", "retention.ms"), "604800000");
+    }
+
+    #[test]
+    fn a_dead_letter_has_room_for_its_headers() {
+        let topics = all(&[], &["a.events"], &["a-svc"]);
+        let bytes = |name| setting(&topics, name, "max.message.bytes").parse::<usize>().unwrap();
+        assert_eq!(bytes("a-svc.dlq"), bytes("a.events") + 64 * 1024);
+        assert_eq!(bytes("a-svc.retry"), bytes("a-svc.dlq"));
+    }
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use futures_util::TryStreamExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 
 use crate::fold::{Fold, Progress};
 use crate::model;
@@ -66,6 +66,9 @@ pub async fn verify<S: Service>(fold: &Fold<'_, S>, live: &PgPool, progress: Pro
     let events_topic = fold.kafka.topic(description.events_topic);
     let mut conn = live.acquire().await?;
     let mut snapshot = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+    // The snapshot rests while the log is folded, and tables are read row by row.
+    let patient = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0";
+    snapshot.execute(patient).await?;
     let sequences: BTreeMap<i32, i64> =
         sqlx::query_as::<_, (i32, i64)>("SELECT partition, sequence FROM outputs WHERE topic = $1")
             .bind(&events_topic)

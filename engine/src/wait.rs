@@ -76,17 +76,15 @@ impl Waiters {
             waiting: Mutex::new(HashMap::new()),
             arrived: Notify::new(),
         });
-        let weak = Arc::downgrade(&inner);
+        let polling = Arc::clone(&inner);
+        // Owned by a task that nobody cancels: nothing drops a database future half-way.
         tokio::spawn(async move {
-            while let Some(inner) = weak.upgrade() {
-                if inner.is_idle() {
-                    inner.arrived.notified().await;
+            loop {
+                if polling.is_idle() {
+                    polling.arrived.notified().await;
                 }
-                // Owned by a task: nothing drops a database future half-way.
-                let (polling, period) = (Arc::clone(&inner), POLL_EVERY);
-                let polled = tokio::spawn(async move { polling.poll().await });
-                let pause = match polled.await.expect("polling does not panic") {
-                    Ok(()) => period,
+                let pause = match polling.poll().await {
+                    Ok(()) => POLL_EVERY,
                     Err(error) => {
                         debug!(%error, "those who wait for commands wait for the database");
                         RETRY_EVERY

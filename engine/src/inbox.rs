@@ -1,0 +1,179 @@
+//! The inbox of a processor: records in the order of their partitions, judged, and waiting for a batch.
+//!
+//! Takes no more out of the feed than a batch can hold. What a record becomes is [`crate::intake`]'s to say; a record
+//! that must wait, or that stops the processor, keeps everything behind it where it is.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::batch::{Item, What};
+use crate::feed::Feed;
+use crate::intake::{self, Denied, Place, Verdict};
+use crate::record::Record;
+use crate::registry::Known;
+use crate::service::Service;
+use crate::shared::Shared;
+use crate::status::State;
+
+/// Bytes of the records that one batch takes in; a single larger record is a batch of its own.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long a record waits whose schema is not known here.
+const BLOCKED: Duration = Duration::from_secs(2);
+
+/// What waits for a batch.
+pub(crate) struct Inbox<S: Service> {
+    shared: Arc<Shared<S>>,
+    partition: i32,
+    pub(crate) feed: Feed,
+    ready: VecDeque<Item<S::Input>>,
+    ready_bytes: usize,
+    /// Where the processor stands once all of `ready` is committed, by input topic.
+    reading: Vec<Place>,
+    /// A record that was taken from the feed but is not judged yet.
+    peeked: Option<Record>,
+    blocked_until: Option<Instant>,
+    /// Set when a record stops the processor: everything before it is committed first.
+    fatal: Option<String>,
+}
+
+impl<S: Service> Inbox<S> {
+    pub(crate) fn new(shared: Arc<Shared<S>>, partition: i32, feed: Feed, places: &HashMap<String, Place>) -> Self {
+        let start = Place { next_offset: 0, last_sequence: 0 };
+        let reading = shared.inputs.iter().map(|topic| places.get(topic).copied().unwrap_or(start)).collect();
+        Self {
+            shared,
+            partition,
+            feed,
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            reading,
+            peeked: None,
+            blocked_until: None,
+            fatal: None,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// True while a record waits whose schema is not known here.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked_until.is_some()
+    }
+
+    /// True when further records may be taken in.
+    pub(crate) fn is_open(&self) -> bool {
+        self.fatal.is_none() && !self.is_blocked()
+    }
+
+    /// Why the processor must stop once what is ready is committed.
+    pub(crate) fn fatal(&self) -> Option<&str> {
+        self.fatal.as_deref()
+    }
+
+    /// Adds an answer behind the records.
+    pub(crate) fn push(&mut self, item: Item<S::Input>) {
+        self.ready_bytes += item.bytes;
+        self.ready.push_back(item);
+    }
+
+    /// The next items, at most so many.
+    pub(crate) fn take(&mut self, most: usize) -> Vec<Item<S::Input>> {
+        let count = self.ready.len().min(most);
+        let items: Vec<_> = self.ready.drain(..count).collect();
+        self.ready_bytes -= items.iter().map(|item| item.bytes).sum::<usize>();
+        items
+    }
+
+    /// Their batch did not commit.
+    pub(crate) fn put_back(&mut self, items: Vec<Item<S::Input>>) {
+        for item in items.into_iter().rev() {
+            self.ready_bytes += item.bytes;
+            self.ready.push_front(item);
+        }
+    }
+
+    /// Waits for the next record.
+    pub(crate) async fn wait(&mut self) {
+        if self.peeked.is_none() {
+            self.peeked = self.feed.next().await;
+        }
+    }
+
+    /// Takes records from the feed and says what becomes of them, until `limit` items are ready.
+    pub(crate) async fn judge(&mut self, limit: usize) {
+        if self.fatal.is_some() || self.blocked_until.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
+        while self.ready.len() < limit && self.ready_bytes < BATCH_BYTES_MAX {
+            let Some(record) = self.peeked.take().or_else(|| self.feed.try_next()) else {
+                return;
+            };
+            if !self.take_in(record).await {
+                return;
+            }
+        }
+    }
+
+    /// False when this record keeps everything behind it.
+    async fn take_in(&mut self, record: Record) -> bool {
+        let Some(topic) = self.shared.inputs.iter().position(|name| *name == record.topic) else {
+            return true;
+        };
+        let place = self.reading[topic];
+        if record.offset < place.next_offset {
+            return true;
+        }
+        let bytes = record.bytes();
+        let input = self.shared.description.inputs[topic];
+        let partitions = self.shared.kafka.partitions;
+        let service = self.shared.service.as_ref();
+        let (verdict, moved) = intake::judge(service, &self.shared.codec, input, partitions, place, &record);
+        let what = match verdict {
+            Verdict::Input(input) => What::Record(input),
+            Verdict::Passed => What::Passed,
+            Verdict::Repeat => {
+                self.shared.meters.repeats.inc();
+                What::Passed
+            }
+            Verdict::Dead(death) => What::Dead(Box::new(record), death),
+            Verdict::Stop(reason) => {
+                self.fatal = Some(reason);
+                return false;
+            }
+            Verdict::Unknown { schema, denied } => match self.unknown(schema, denied, record).await {
+                Some(what) => what,
+                None => return false,
+            },
+        };
+        self.blocked_until = None;
+        self.reading[topic] = moved;
+        self.push(Item { what, place: Some((topic, moved)), bytes });
+        true
+    }
+
+    /// Asks the registry about a schema that this build does not know. `None`: the record waits.
+    async fn unknown(&mut self, schema: u32, denied: Denied, record: Record) -> Option<What<S::Input>> {
+        let waits = match self.shared.registry.known(schema).await {
+            Known::No => match denied {
+                Denied::Dead(death) => return Some(What::Dead(Box::new(record), death)),
+                Denied::Stop(reason) => {
+                    self.fatal = Some(reason);
+                    return None;
+                }
+            },
+            Known::Yes { subject } => {
+                format!("schema {schema} ({subject}) is newer than this build: upgrade me")
+            }
+            Known::Unavailable(why) => {
+                format!("the schema registry does not answer about schema {schema}: {why}")
+            }
+        };
+        self.shared.status.set(self.partition, State::Waiting, Some(waits));
+        self.blocked_until = Some(Instant::now() + BLOCKED);
+        self.peeked = Some(record);
+        None
+    }
+}

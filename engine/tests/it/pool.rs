@@ -1,0 +1,109 @@
+//! Connections: limits that really hold, and no transaction that outlives its owner.
+
+use std::time::Duration;
+
+use engine::pool::{self, PoolOptions, is_record_fault};
+use rand::RngExt;
+use sqlx::Connection;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Database, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_limit_is_in_force() {
+    let (_database, pool) = Database::migrated().await;
+    for (name, value) in [
+        ("search_path", "engine, projection"),
+        ("statement_timeout", "30s"),
+        ("lock_timeout", "5s"),
+        ("idle_in_transaction_session_timeout", "5s"),
+        ("tcp_keepalives_idle", "10"),
+        ("tcp_user_timeout", "25s"),
+        ("plan_cache_mode", "force_custom_plan"),
+        ("application_name", "test"),
+    ] {
+        let (found,): (String,) =
+            sqlx::query_as("SELECT current_setting($1)").bind(name).fetch_one(&pool).await.unwrap();
+        // Over a Unix socket there is no TCP to watch.
+        assert!(found == value || (name.starts_with("tcp_") && found == "0"), "{name} is {found}, not {value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_begins_leave_no_transaction_to_the_next_caller() {
+    let (_database, pool) = Database::migrated().await;
+    let cancel = |microseconds| {
+        let pool = pool.clone();
+        async move {
+            let work = async {
+                let mut conn = pool.acquire().await?;
+                let mut tx = conn.begin().await?;
+                sqlx::query("INSERT INTO facts (name, value) VALUES ('never', '')").execute(&mut *tx).await?;
+                std::future::pending::<Result<(), sqlx::Error>>().await
+            };
+            tokio::time::timeout(Duration::from_micros(microseconds), work).await.unwrap_err();
+        }
+    };
+    for _ in 0..500 {
+        let delays: [u64; 4] = std::array::from_fn(|_| rand::rng().random_range(0..3_000));
+        tokio::join!(cancel(delays[0]), cancel(delays[1]), cancel(delays[2]), cancel(delays[3]));
+    }
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut conn = pool.acquire().await.unwrap();
+        let (own, open): (i32, bool) = sqlx::query_as("SELECT pg_backend_pid(), now() <> statement_timestamp()")
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
+        assert!(!open, "connection {own} came with an open transaction");
+        held.push(conn);
+    }
+    let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM facts").fetch_one(&mut *held[0]).await.unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_data_and_constraints_are_a_records_fault() {
+    let (_database, pool) = Database::migrated().await;
+    let fault = async |sql: &'static str| is_record_fault(&sqlx::query(sql).execute(&pool).await.unwrap_err());
+    assert!(fault("SELECT 1 / 0").await);
+    assert!(fault("SELECT 'x'::bigint").await);
+    assert!(fault("INSERT INTO facts (name, value) VALUES (NULL, '')").await);
+    assert!(!fault("SELECT FROM no_such_table").await);
+    for code in ["55P03", "40001", "40P01", "57014", "53300", "25P03"] {
+        let sql = format!("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$");
+        let error = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap_err();
+        assert!(!is_record_fault(&error), "{code} is a dependency's failure");
+    }
+    assert!(!is_record_fault(&sqlx::Error::PoolTimedOut));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_waits_for_a_postgres_that_starts_later() {
+    let database = Database::empty().await;
+    let target = sqlx::postgres::PgConnectOptions::clone(&database.url.parse().unwrap());
+    let target = format!("{}:{}", target.get_host(), target.get_port());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let url = database.url.replace(&target, &format!("127.0.0.1:{port}"));
+    let waiting = tokio::spawn(async move {
+        let pool = pool::connect(&url, PoolOptions::new("early", 1)).await.unwrap();
+        sqlx::query_as::<_, (i32,)>("SELECT 1").fetch_one(&pool).await.unwrap()
+    });
+    eventually(Duration::from_secs(1), async || {
+        // Long enough for several tries.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        if waiting.is_finished() { Err("it did not wait") } else { Ok(()) }
+    })
+    .await;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let answer = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    assert_eq!(answer, (1,));
+}
