@@ -43,11 +43,7 @@ impl Acquirer {
     ///
     /// # Errors
     /// As [`Journal::open`]; a line that is no entry.
-    pub(crate) fn open(
-        path: &Path,
-        courier: Courier,
-        stop: CancellationToken,
-    ) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn open(path: &Path, courier: Courier, stop: CancellationToken) -> anyhow::Result<Arc<Self>> {
         let books = Books::open(path)?;
         let unfinished = books.unfinished();
         let acquirer = Arc::new(Self {
@@ -68,35 +64,23 @@ impl Acquirer {
     ///
     /// # Errors
     /// Refused, overloaded, or the ledger could not be written.
-    pub(crate) fn charge(
-        self: &Arc<Self>,
-        order: ChargeOrder,
-        script: Script,
-    ) -> Result<Accepted<ChargeView>, Error> {
+    pub(crate) fn charge(self: &Arc<Self>, order: ChargeOrder, script: Script) -> Result<Accepted<ChargeView>, Error> {
         let key = order.key.clone();
         let first = script.first_status();
         let (mut view, fresh) = {
             let mut books = self.books();
-            let entries = books
-                .ledger()
-                .charge(order, script, now_ms(), &mut new_id)?;
+            let entries = books.ledger().charge(order, script, now_ms(), &mut new_id)?;
             let fresh = !entries.is_empty();
             books.admit(fresh)?;
             books.enter(entries)?;
             (books.charge_view(&key)?, fresh)
         };
         if !fresh {
-            return Ok(Accepted {
-                view,
-                first_try: None,
-            });
+            return Ok(Accepted { view, first_try: None });
         }
         // The outcome is told by the callback, as a real gateway does; the answer only says that the charge was taken.
         view.status = first;
-        Ok(Accepted {
-            view,
-            first_try: self.follow_up(Subject::Charge(key)),
-        })
+        Ok(Accepted { view, first_try: self.follow_up(Subject::Charge(key)) })
     }
 
     /// Whether a charge of this key exists.
@@ -124,11 +108,7 @@ impl Acquirer {
     ///
     /// # Errors
     /// Unknown, not payable, or the ledger could not be written.
-    pub(crate) fn pay(
-        self: &Arc<Self>,
-        key: &str,
-        status: ChargeStatus,
-    ) -> Result<ChargeView, Error> {
+    pub(crate) fn pay(self: &Arc<Self>, key: &str, status: ChargeStatus) -> Result<ChargeView, Error> {
         let (view, fresh) = {
             let mut books = self.books();
             let entries = books.ledger().pay(key, status, now_ms(), &mut new_id)?;
@@ -156,26 +136,18 @@ impl Acquirer {
         let key = order.key.clone();
         let (mut view, fresh) = {
             let mut books = self.books();
-            let entries = books
-                .ledger()
-                .refund(order, delay_ms, telling, now_ms(), &mut new_id)?;
+            let entries = books.ledger().refund(order, delay_ms, telling, now_ms(), &mut new_id)?;
             let fresh = !entries.is_empty();
             books.admit(fresh)?;
             books.enter(entries)?;
             (books.refund_view(&key)?, fresh)
         };
         if !fresh {
-            return Ok(Accepted {
-                view,
-                first_try: None,
-            });
+            return Ok(Accepted { view, first_try: None });
         }
         view.status = RefundStatus::Pending;
         view.refunded = 0;
-        Ok(Accepted {
-            view,
-            first_try: self.follow_up(Subject::Refund(key)),
-        })
+        Ok(Accepted { view, first_try: self.follow_up(Subject::Refund(key)) })
     }
 
     /// # Errors
@@ -208,9 +180,7 @@ impl Acquirer {
     }
 
     pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
-        self.books
-            .lock()
-            .expect("no task panics while it holds the books")
+        self.books.lock().expect("no task panics while it holds the books")
     }
 }
 

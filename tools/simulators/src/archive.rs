@@ -39,8 +39,7 @@ impl<D: Document> Archive<D> {
         let mut by_key = HashMap::new();
         let mut number = 0;
         let journal = Journal::open(path, |line| {
-            let document: D =
-                serde_json::from_slice(line).context("not a document of this kind")?;
+            let document: D = serde_json::from_slice(line).context("not a document of this kind")?;
             index(&mut by_key, &document, number);
             number += 1;
             Ok(())
@@ -65,19 +64,11 @@ impl<D: Document> Archive<D> {
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn page(
-        &self,
-        key: Option<&D::Key>,
-        window: Window,
-    ) -> io::Result<Page<Box<RawValue>>> {
+    pub(crate) fn page(&self, key: Option<&D::Key>, window: Window) -> io::Result<Page<Box<RawValue>>> {
         let Some(key) = key else {
             let lines = window.range(self.journal.len());
             let next = lines.end;
-            return Ok(Page::new(
-                self.journal.read(lines)?,
-                next,
-                self.journal.len(),
-            ));
+            return Ok(Page::new(self.journal.read(lines)?, next, self.journal.len()));
         };
         let numbers = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
         let first = numbers.partition_point(|number| *number < window.from);
@@ -86,10 +77,7 @@ impl<D: Document> Archive<D> {
         for number in chosen {
             items.append(&mut self.journal.read(*number..*number + 1)?);
         }
-        let next = numbers
-            .get(first + chosen.len())
-            .copied()
-            .unwrap_or(self.journal.len());
+        let next = numbers.get(first + chosen.len()).copied().unwrap_or(self.journal.len());
         Ok(Page::new(items, next, self.journal.len()))
     }
 

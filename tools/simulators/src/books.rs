@@ -90,11 +90,9 @@ impl Books {
     /// Charges and refunds that wait for their time or have callbacks to be told.
     pub(crate) fn unfinished(&self) -> Vec<Subject> {
         let charges = self.ledger.charges.iter();
-        let charges =
-            charges.filter(|(_, charge)| charge.due_at().is_some() || !charge.untold.is_empty());
+        let charges = charges.filter(|(_, charge)| charge.due_at().is_some() || !charge.untold.is_empty());
         let refunds = self.ledger.refunds.iter();
-        let refunds =
-            refunds.filter(|(_, refund)| refund.due_at().is_some() || !refund.untold.is_empty());
+        let refunds = refunds.filter(|(_, refund)| refund.due_at().is_some() || !refund.untold.is_empty());
         charges
             .map(|(key, _)| Subject::Charge(key.clone()))
             .chain(refunds.map(|(key, _)| Subject::Refund(key.clone())))
@@ -106,9 +104,7 @@ impl Books {
         let all = &self.ledger.charges;
         let range = window.range(all.len());
         let next = range.end;
-        let items = range
-            .filter_map(|n| all.get_index(n))
-            .map(|(key, charge)| charge_view(key, charge));
+        let items = range.filter_map(|n| all.get_index(n)).map(|(key, charge)| charge_view(key, charge));
         Page::new(items.collect(), next, all.len())
     }
 
@@ -117,9 +113,7 @@ impl Books {
         let all = &self.ledger.refunds;
         let range = window.range(all.len());
         let next = range.end;
-        let items = range
-            .filter_map(|n| all.get_index(n))
-            .filter_map(|(key, _)| self.refund_view(key).ok());
+        let items = range.filter_map(|n| all.get_index(n)).filter_map(|(key, _)| self.refund_view(key).ok());
         Page::new(items.collect(), next, all.len())
     }
 
@@ -133,12 +127,7 @@ impl Books {
                 (key, self.ledger.charges.get(&refund.charge_key)?)
             }
         };
-        Some(Letter::new(
-            charge.callback_url.clone()?,
-            key,
-            &charge.currency,
-            callback,
-        ))
+        Some(Letter::new(charge.callback_url.clone()?, key, &charge.currency, callback))
     }
 
     /// See [`Journal::unlock`].
@@ -148,11 +137,7 @@ impl Books {
 
     /// Refuses new work while too many callbacks wait.
     pub(crate) fn admit(&self, fresh: bool) -> Result<(), Error> {
-        if fresh && self.ledger.untold >= UNTOLD_MAX {
-            Err(Error::Overloaded)
-        } else {
-            Ok(())
-        }
+        if fresh && self.ledger.untold >= UNTOLD_MAX { Err(Error::Overloaded) } else { Ok(()) }
     }
 
     /// Writes entries, then enters them: nobody is shown what a restart would not find.
@@ -177,11 +162,7 @@ impl Books {
         Some(match subject {
             Subject::Charge(key) => {
                 let charge = self.ledger.charges.get(key)?;
-                (
-                    charge.due_at(),
-                    !charge.untold.is_empty(),
-                    charge.script.telling,
-                )
+                (charge.due_at(), !charge.untold.is_empty(), charge.script.telling)
             }
             Subject::Refund(key) => {
                 let refund = self.ledger.refunds.get(key)?;
@@ -197,19 +178,11 @@ impl Books {
 
     pub(crate) fn refund_view(&self, key: &str) -> Result<RefundView, Error> {
         let refund = self.ledger.refunds.get(key).ok_or(Refusal::UnknownRefund)?;
-        let charge = self
-            .ledger
-            .charges
-            .get(&refund.charge_key)
-            .ok_or(Refusal::UnknownCharge)?;
+        let charge = self.ledger.charges.get(&refund.charge_key).ok_or(Refusal::UnknownCharge)?;
         Ok(RefundView {
             key: key.to_owned(),
             charge_key: refund.charge_key.clone(),
-            status: if refund.succeeded {
-                RefundStatus::Succeeded
-            } else {
-                RefundStatus::Pending
-            },
+            status: if refund.succeeded { RefundStatus::Succeeded } else { RefundStatus::Pending },
             amount: refund.amount,
             currency: charge.currency.clone(),
             refunded: if refund.succeeded { refund.amount } else { 0 },

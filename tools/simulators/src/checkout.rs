@@ -12,31 +12,22 @@ use crate::problem::no_method;
 use crate::rules::Refusal;
 use crate::script::ChargeStatus;
 
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'";
 
 type Desk = web::Data<Arc<Acquirer>>;
 
 /// The `/checkout` routes.
 pub(crate) fn pages(routes: &mut web::ServiceConfig) {
     routes
-        .service(
-            web::resource("/checkout/{key}")
-                .get(show)
-                .default_service(web::to(no_method)),
-        )
+        .service(web::resource("/checkout/{key}").get(show).default_service(web::to(no_method)))
         .service(
             web::resource("/checkout/{key}/pay")
-                .post(async |key: web::Path<String>, desk: Desk| {
-                    press(&desk, &key, ChargeStatus::Captured)
-                })
+                .post(async |key: web::Path<String>, desk: Desk| press(&desk, &key, ChargeStatus::Captured))
                 .default_service(web::to(no_method)),
         )
         .service(
             web::resource("/checkout/{key}/decline")
-                .post(async |key: web::Path<String>, desk: Desk| {
-                    press(&desk, &key, ChargeStatus::Declined)
-                })
+                .post(async |key: web::Path<String>, desk: Desk| press(&desk, &key, ChargeStatus::Declined))
                 .default_service(web::to(no_method)),
         );
 }
@@ -51,9 +42,9 @@ async fn show(key: web::Path<String>, desk: Desk) -> HttpResponse {
 fn press(desk: &Arc<Acquirer>, key: &str, status: ChargeStatus) -> HttpResponse {
     match desk.pay(key, status) {
         // Back to the page, so that reloading it presses nothing again.
-        Ok(view) => HttpResponse::SeeOther()
-            .insert_header((header::LOCATION, format!("/checkout/{}", view.key)))
-            .finish(),
+        Ok(view) => {
+            HttpResponse::SeeOther().insert_header((header::LOCATION, format!("/checkout/{}", view.key))).finish()
+        }
         Err(error) => failed(&error),
     }
 }
@@ -81,21 +72,14 @@ fn sentence(status: StatusCode) -> &'static str {
 
 /// Keys and currencies were checked when the charge came and hold nothing that HTML would read as its own.
 fn charge_html(view: &ChargeView) -> String {
-    let ChargeView {
-        key,
-        amount,
-        currency,
-        ..
-    } = view;
+    let ChargeView { key, amount, currency, .. } = view;
     let asked = format!("<p>Payment <b>{key}</b> of <b>{amount} {currency}</b> (minor units)</p>");
     let rest = match view.status {
         ChargeStatus::Requested | ChargeStatus::Pending if view.payable => format!(
             "<form method=\"post\" action=\"/checkout/{key}/pay\"><button type=\"submit\">Pay</button></form>\n\
              <form method=\"post\" action=\"/checkout/{key}/decline\"><button type=\"submit\">Decline</button></form>"
         ),
-        ChargeStatus::Requested | ChargeStatus::Pending => {
-            "<p>Nothing to do here: it is being processed.</p>".into()
-        }
+        ChargeStatus::Requested | ChargeStatus::Pending => "<p>Nothing to do here: it is being processed.</p>".into(),
         ChargeStatus::Captured => "<p>Paid. Thank you.</p>".into(),
         ChargeStatus::Declined => "<p>Declined.</p>".into(),
         ChargeStatus::Failed => "<p>Failed.</p>".into(),

@@ -10,12 +10,11 @@ const RFC3339_MS: &[BorrowedFormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Milliseconds since 1970-01-01 UTC.
+#[expect(clippy::disallowed_methods, reason = "this is the crate's clock; engine's would bring Kafka along")]
 pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock of a machine that runs this stands after 1970");
-    i64::try_from(since.as_millis())
-        .expect("milliseconds since 1970 fit 63 bits for 292 million years")
+    let since =
+        SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock of a machine that runs this stands after 1970");
+    i64::try_from(since.as_millis()).expect("milliseconds since 1970 fit 63 bits for 292 million years")
 }
 
 /// `2026-01-31T12:00:00.000Z` for milliseconds since 1970-01-01 UTC.

@@ -50,7 +50,7 @@ impl GatewayConfig {
     /// # Errors
     /// A variable that is missing or cannot be read, named.
     pub fn from_env() -> anyhow::Result<Self> {
-        Self::read(&|name| env::var(name).ok())
+        Self::read(&from_process)
     }
 
     fn read(lookup: Lookup<'_>) -> anyhow::Result<Self> {
@@ -81,7 +81,7 @@ impl SinkConfig {
     /// # Errors
     /// A variable that cannot be read, named.
     pub fn from_env() -> anyhow::Result<Self> {
-        Self::read(&|name| env::var(name).ok())
+        Self::read(&from_process)
     }
 
     fn read(lookup: Lookup<'_>) -> anyhow::Result<Self> {
@@ -98,7 +98,12 @@ impl SinkConfig {
 /// # Errors
 /// `LOG_FILE` names a file that cannot be read.
 pub fn log_filter() -> anyhow::Result<String> {
-    Ok(variable(&|name| env::var(name).ok(), "LOG")?.unwrap_or_else(|| "info".to_owned()))
+    Ok(variable(&from_process, "LOG")?.unwrap_or_else(|| "info".to_owned()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the crate's Config, which reads the environment")]
+fn from_process(name: &str) -> Option<String> {
+    env::var(name).ok()
 }
 
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -109,9 +114,7 @@ fn variable(lookup: Lookup<'_>, name: &str) -> anyhow::Result<Option<String>> {
     let text = match (lookup(name), lookup(&file)) {
         (Some(_), Some(_)) => bail!("both {name} and {file} are set; set one"),
         (Some(value), None) => value,
-        (None, Some(path)) => {
-            fs::read_to_string(&path).with_context(|| format!("{file}: cannot read `{path}`"))?
-        }
+        (None, Some(path)) => fs::read_to_string(&path).with_context(|| format!("{file}: cannot read `{path}`"))?,
         (None, None) => return Ok(None),
     };
     Ok(Some(text.trim().to_owned()).filter(|value| !value.is_empty()))
@@ -123,14 +126,11 @@ fn required(lookup: Lookup<'_>, name: &str) -> anyhow::Result<String> {
 
 fn addr(lookup: Lookup<'_>, name: &str, default: &str) -> anyhow::Result<SocketAddr> {
     let text = variable(lookup, name)?.unwrap_or_else(|| default.to_owned());
-    text.parse()
-        .with_context(|| format!("{name}: `{text}` is not an address such as {default}"))
+    text.parse().with_context(|| format!("{name}: `{text}` is not an address such as {default}"))
 }
 
 fn data_dir(lookup: Lookup<'_>, default: &str) -> anyhow::Result<PathBuf> {
-    Ok(variable(lookup, "DATA_DIR")?
-        .unwrap_or_else(|| default.to_owned())
-        .into())
+    Ok(variable(lookup, "DATA_DIR")?.unwrap_or_else(|| default.to_owned()).into())
 }
 
 fn public_url(lookup: Lookup<'_>) -> anyhow::Result<Option<String>> {
@@ -147,12 +147,7 @@ mod tests {
     use super::*;
 
     fn gateway(pairs: &[(&str, &str)]) -> anyhow::Result<GatewayConfig> {
-        GatewayConfig::read(&|name| {
-            pairs
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        })
+        GatewayConfig::read(&|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
     }
 
     #[test]
@@ -177,17 +172,11 @@ mod tests {
     fn a_bad_variable_names_itself() {
         let missing = gateway(&[]).unwrap_err().to_string();
         assert!(missing.contains("GATEWAY_SECRET"), "{missing}");
-        let addr = gateway(&[("GATEWAY_SECRET", "s"), ("GATEWAY_ADDR", "here")])
-            .unwrap_err()
-            .to_string();
+        let addr = gateway(&[("GATEWAY_SECRET", "s"), ("GATEWAY_ADDR", "here")]).unwrap_err().to_string();
         assert!(addr.contains("GATEWAY_ADDR"), "{addr}");
-        let url = gateway(&[("GATEWAY_SECRET", "s"), ("PUBLIC_URL", "ftp://x")])
-            .unwrap_err()
-            .to_string();
+        let url = gateway(&[("GATEWAY_SECRET", "s"), ("PUBLIC_URL", "ftp://x")]).unwrap_err().to_string();
         assert!(url.contains("PUBLIC_URL"), "{url}");
-        let both = gateway(&[("GATEWAY_SECRET", "s"), ("GATEWAY_SECRET_FILE", "f")])
-            .unwrap_err()
-            .to_string();
+        let both = gateway(&[("GATEWAY_SECRET", "s"), ("GATEWAY_SECRET_FILE", "f")]).unwrap_err().to_string();
         assert!(both.contains("set one"), "{both}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::redirect::Policy;
-use reqwest::{Client, header};
+use reqwest::{Client, StatusCode, header};
 use serde::Serialize;
 use sha2::Sha256;
 use tokio::sync::{Semaphore, oneshot};
@@ -83,20 +83,12 @@ impl Courier {
             .pool_max_idle_per_host(IN_FLIGHT_MAX)
             .build()
             .context("making the client for callbacks")?;
-        Ok(Self {
-            client,
-            secret,
-            in_flight: Semaphore::new(IN_FLIGHT_MAX),
-        })
+        Ok(Self { client, secret, in_flight: Semaphore::new(IN_FLIGHT_MAX) })
     }
 
     /// Delivers after the letter's own delay: true when the merchant took it, false when it is given up.
     /// `first_try` hears when the first try has ended, whatever came of it.
-    pub(crate) async fn deliver(
-        &self,
-        letter: &Letter,
-        first_try: &mut Option<oneshot::Sender<()>>,
-    ) -> bool {
+    pub(crate) async fn deliver(&self, letter: &Letter, first_try: &mut Option<oneshot::Sender<()>>) -> bool {
         tokio::time::sleep(letter.delay).await;
         let mut backoff_ms = BACKOFF_MS_FIRST;
         for attempt in 1..=TRIES_MAX {
@@ -120,43 +112,38 @@ impl Courier {
         false
     }
 
+    /// Thousands may wait here for a permit, so the state of the request proper is made behind it.
     async fn send(&self, letter: &Letter) -> Result<(), String> {
-        let _permit = self
-            .in_flight
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let _permit = self.in_flight.acquire().await.expect("the semaphore is never closed");
+        match Box::pin(self.post(letter)).await {
+            Ok(status) if status.is_success() => Ok(()),
+            Ok(status) => Err(format!("answered {status}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn post(&self, letter: &Letter) -> reqwest::Result<StatusCode> {
+        let signed = signature(&self.secret, now_ms() / 1_000, letter.body.as_bytes());
         let request = self
             .client
             .post(&letter.url)
             .header(header::CONTENT_TYPE, "application/json")
-            .header(
-                SIGNATURE,
-                signature(&self.secret, now_ms() / 1_000, letter.body.as_bytes()),
-            )
+            .header(SIGNATURE, signed)
             .body(letter.body.clone());
-        let response = request.send().await.map_err(|error| error.to_string())?;
+        let response = request.send().await?;
         let status = response.status();
         // Read to its end, so that the connection can carry the next one.
-        response.bytes().await.map_err(|error| error.to_string())?;
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(format!("answered {status}"))
-        }
+        response.bytes().await?;
+        Ok(status)
     }
 }
 
 fn signature(secret: &Secret, unix_seconds: i64, body: &[u8]) -> String {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(secret.expose()).expect("HMAC takes keys of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose()).expect("HMAC takes keys of any length");
     mac.update(unix_seconds.to_string().as_bytes());
     mac.update(b".");
     mac.update(body);
-    format!(
-        "t={unix_seconds},v1={}",
-        hex::encode(mac.finalize().into_bytes())
-    )
+    format!("t={unix_seconds},v1={}", hex::encode(mac.finalize().into_bytes()))
 }
 
 #[cfg(test)]
@@ -167,10 +154,7 @@ mod tests {
     #[test]
     fn the_signature_is_hmac_sha256_over_time_and_body() {
         let signed = signature(&Secret::new("s3cret"), 1_700_000_000, br#"{"a":1}"#);
-        assert_eq!(
-            signed,
-            "t=1700000000,v1=1698a50bc74d1ff1db85c4e0a5297c2ad9fdba245d5737cdb789e4cc6e098940"
-        );
+        assert_eq!(signed, "t=1700000000,v1=1698a50bc74d1ff1db85c4e0a5297c2ad9fdba245d5737cdb789e4cc6e098940");
     }
 
     #[test]

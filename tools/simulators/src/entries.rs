@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::script::{ChargeStatus, Script, Telling};
+use crate::script::{ChargeStatus, Script, Telling, is_default};
 
 /// One line of the ledger file. Times are milliseconds since 1970-01-01 UTC, amounts minor units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,13 +28,18 @@ pub(crate) enum Entry {
         callbacks: Vec<Callback>,
     },
     /// A charge was cancelled before it came.
-    Barred { at: i64, key: String },
+    Barred {
+        at: i64,
+        key: String,
+    },
     Refunded {
         at: i64,
         key: String,
         charge_key: String,
         amount: i64,
+        #[serde(default, skip_serializing_if = "is_default")]
         delay_ms: u64,
+        #[serde(default, skip_serializing_if = "is_default")]
         telling: Telling,
     },
     RefundSettled {
@@ -43,7 +48,11 @@ pub(crate) enum Entry {
         callbacks: Vec<Callback>,
     },
     /// The first callback in the subject's queue was accepted, or given up.
-    Told { subject: Subject, given_up: bool },
+    Told {
+        subject: Subject,
+        #[serde(default, skip_serializing_if = "is_default")]
+        given_up: bool,
+    },
 }
 
 /// What a callback is about.
@@ -63,7 +72,7 @@ pub(crate) struct Callback {
     pub(crate) amount: i64,
     pub(crate) occurred_at: i64,
     /// Milliseconds to wait after the one before it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) delay_ms: u64,
 }
 

@@ -53,10 +53,7 @@ impl Acquirer {
 
     /// Puts a subject's callbacks with others; the first one in sends all after the wait, the newest first.
     fn gather(self: &Arc<Self>, subject: Subject, wait: Duration) {
-        let mut gathered = self
-            .gathered
-            .lock()
-            .expect("nothing panics while it holds the list");
+        let mut gathered = self.gathered.lock().expect("nothing panics while it holds the list");
         gathered.push(subject);
         if gathered.len() > 1 {
             return;
@@ -64,12 +61,8 @@ impl Acquirer {
         let acquirer = Arc::clone(self);
         self.spawn(async move {
             tokio::time::sleep(wait).await;
-            let mut subjects = std::mem::take(
-                &mut *acquirer
-                    .gathered
-                    .lock()
-                    .expect("nothing panics while it holds the list"),
-            );
+            let mut subjects =
+                std::mem::take(&mut *acquirer.gathered.lock().expect("nothing panics while it holds the list"));
             while let Some(newest) = subjects.pop() {
                 acquirer.tell(&newest, None).await;
             }
@@ -83,10 +76,7 @@ impl Acquirer {
                 return;
             };
             let delivered = self.courier.deliver(&letter, &mut first_try).await;
-            let told = Entry::Told {
-                subject: subject.clone(),
-                given_up: !delivered,
-            };
+            let told = Entry::Told { subject: subject.clone(), given_up: !delivered };
             if let Err(error) = self.books().enter(vec![told]) {
                 // Not entered, so it is still the next one: after a restart it is delivered again.
                 tracing::error!(%error, event.id = %letter.event_id, "a delivery was not recorded");

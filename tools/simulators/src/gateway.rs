@@ -15,7 +15,7 @@ use crate::archive::Archive;
 use crate::config::GatewayConfig;
 use crate::courier::Courier;
 use crate::gateway_http::{PublicUrl, api};
-use crate::problem::{BODY_BYTES_MAX, no_route};
+use crate::problem::{BODY_BYTES_MAX, no_route, query_config};
 use crate::switchboard::{Switchboard, admin};
 use crate::{checkout, hangup};
 
@@ -38,26 +38,15 @@ impl Gateway {
     /// # Errors
     /// The address is taken, the folder cannot be used or another process uses it, or a file is damaged.
     pub async fn build(config: GatewayConfig) -> anyhow::Result<Self> {
-        let GatewayConfig {
-            addr,
-            secret,
-            data_dir,
-            public_url,
-        } = config;
-        let listener =
-            TcpListener::bind(addr).with_context(|| format!("GATEWAY_ADDR: binding {addr}"))?;
+        let GatewayConfig { addr, secret, data_dir, public_url } = config;
+        let listener = TcpListener::bind(addr).with_context(|| format!("GATEWAY_ADDR: binding {addr}"))?;
         let addr = listener.local_addr()?;
-        fs::create_dir_all(&data_dir)
-            .with_context(|| format!("DATA_DIR: making `{}`", data_dir.display()))?;
+        fs::create_dir_all(&data_dir).with_context(|| format!("DATA_DIR: making `{}`", data_dir.display()))?;
         let stop = CancellationToken::new();
         let courier = Courier::new(secret)?;
         let acquirer = Acquirer::open(&data_dir.join("ledger.ndjson"), courier, stop.clone())?;
-        let board = web::Data::new(Switchboard::new(Archive::open(
-            &data_dir.join("calls.ndjson"),
-        )?));
-        let public_url = web::Data::new(PublicUrl(
-            public_url.unwrap_or_else(|| format!("http://{addr}")),
-        ));
+        let board = web::Data::new(Switchboard::new(Archive::open(&data_dir.join("calls.ndjson"))?));
+        let public_url = web::Data::new(PublicUrl(public_url.unwrap_or_else(|| format!("http://{addr}"))));
 
         let desk = web::Data::new(Arc::clone(&acquirer));
         let switchboard = board.clone();
@@ -67,6 +56,7 @@ impl Gateway {
                 .app_data(switchboard.clone())
                 .app_data(public_url.clone())
                 .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+                .app_data(query_config())
                 .route("/healthz", web::get().to(HttpResponse::Ok))
                 .configure(api)
                 .configure(admin)
@@ -79,13 +69,7 @@ impl Gateway {
         .on_connect(hangup::remember)
         .listen(listener)?
         .run();
-        Ok(Self {
-            addr,
-            server,
-            acquirer,
-            board,
-            stop,
-        })
+        Ok(Self { addr, server, acquirer, board, stop })
     }
 
     /// Where it listens.

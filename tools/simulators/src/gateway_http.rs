@@ -33,33 +33,11 @@ type Board = web::Data<Switchboard>;
 /// The `/v1` routes.
 pub(crate) fn api(routes: &mut web::ServiceConfig) {
     routes
-        .service(
-            web::resource("/v1/charges")
-                .post(post_charge)
-                .get(list_charges)
-                .default_service(web::to(no_method)),
-        )
-        .service(
-            web::resource("/v1/charges/{key}")
-                .get(get_charge)
-                .default_service(web::to(no_method)),
-        )
-        .service(
-            web::resource("/v1/charges/{key}/cancel")
-                .post(cancel_charge)
-                .default_service(web::to(no_method)),
-        )
-        .service(
-            web::resource("/v1/refunds")
-                .post(post_refund)
-                .get(list_refunds)
-                .default_service(web::to(no_method)),
-        )
-        .service(
-            web::resource("/v1/refunds/{key}")
-                .get(get_refund)
-                .default_service(web::to(no_method)),
-        );
+        .service(web::resource("/v1/charges").post(post_charge).get(list_charges).default_service(web::to(no_method)))
+        .service(web::resource("/v1/charges/{key}").get(get_charge).default_service(web::to(no_method)))
+        .service(web::resource("/v1/charges/{key}/cancel").post(cancel_charge).default_service(web::to(no_method)))
+        .service(web::resource("/v1/refunds").post(post_refund).get(list_refunds).default_service(web::to(no_method)))
+        .service(web::resource("/v1/refunds/{key}").get(get_refund).default_service(web::to(no_method)));
 }
 
 #[derive(Deserialize)]
@@ -74,44 +52,22 @@ struct ChargeRequest {
 
 impl ChargeRequest {
     fn check(self) -> Result<ChargeOrder, Problem> {
-        let Self {
-            key,
-            amount,
-            currency,
-            payment_method,
-            callback_url,
-        } = self;
+        let Self { key, amount, currency, payment_method, callback_url } = self;
         check_key("key", &key)?;
         check_amount(amount)?;
         if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            return Err(Problem::invalid(
-                "currency",
-                "must be three capital letters (ISO 4217)",
-            ));
+            return Err(Problem::invalid("currency", "must be three capital letters (ISO 4217)"));
         }
         if payment_method.is_empty() || payment_method.len() > KEY_CHARS_MAX {
-            return Err(Problem::invalid(
-                "payment_method",
-                "must be a token of 1 to 255 characters",
-            ));
+            return Err(Problem::invalid("payment_method", "must be a token of 1 to 255 characters"));
         }
         if let Some(url) = &callback_url {
-            let web =
-                reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+            let web = reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
             if !web {
-                return Err(Problem::invalid(
-                    "callback_url",
-                    "must be an http or https URL",
-                ));
+                return Err(Problem::invalid("callback_url", "must be an http or https URL"));
             }
         }
-        Ok(ChargeOrder {
-            key,
-            amount,
-            currency,
-            payment_method,
-            callback_url,
-        })
+        Ok(ChargeOrder { key, amount, currency, payment_method, callback_url })
     }
 }
 
@@ -125,19 +81,11 @@ struct RefundRequest {
 
 impl RefundRequest {
     fn check(self) -> Result<RefundOrder, Problem> {
-        let Self {
-            key,
-            charge_key,
-            amount,
-        } = self;
+        let Self { key, charge_key, amount } = self;
         check_key("key", &key)?;
         check_key("charge_key", &charge_key)?;
         check_amount(amount)?;
-        Ok(RefundOrder {
-            key,
-            charge_key,
-            amount,
-        })
+        Ok(RefundOrder { key, charge_key, amount })
     }
 }
 
@@ -145,20 +93,14 @@ impl RefundRequest {
 fn check_key(field: &str, key: &str) -> Result<(), Problem> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.~".contains(&byte);
     if key.is_empty() || key.len() > KEY_CHARS_MAX || !key.bytes().all(plain) {
-        return Err(Problem::invalid(
-            field,
-            "must be 1 to 255 of A-Z a-z 0-9 : - _ . ~",
-        ));
+        return Err(Problem::invalid(field, "must be 1 to 255 of A-Z a-z 0-9 : - _ . ~"));
     }
     Ok(())
 }
 
 fn check_amount(amount: i64) -> Result<(), Problem> {
     if !(1..=AMOUNT_MAX).contains(&amount) {
-        return Err(Problem::invalid(
-            "amount",
-            &format!("must be a number of minor units from 1 to {AMOUNT_MAX}"),
-        ));
+        return Err(Problem::invalid("amount", &format!("must be a number of minor units from 1 to {AMOUNT_MAX}")));
     }
     Ok(())
 }
@@ -184,11 +126,7 @@ async fn post_charge(
     let accepted = desk.charge(order, script)?;
     wait_for_first_try(accepted.first_try).await;
     board.leave(&request, turn).await;
-    Ok(charge_answer(
-        StatusCode::ACCEPTED,
-        &accepted.view,
-        &public_url,
-    ))
+    Ok(charge_answer(StatusCode::ACCEPTED, &accepted.view, &public_url))
 }
 
 async fn get_charge(
@@ -218,34 +156,19 @@ async fn cancel_charge(
     Ok(charge_answer(StatusCode::OK, &view, &public_url))
 }
 
-async fn post_refund(
-    request: HttpRequest,
-    body: Body,
-    desk: Desk,
-    board: Board,
-) -> Result<HttpResponse, Problem> {
+async fn post_refund(request: HttpRequest, body: Body, desk: Desk, board: Board) -> Result<HttpResponse, Problem> {
     let parsed = parse_json(request.headers(), body).and_then(RefundRequest::check);
-    let keys: Vec<&str> = parsed
-        .iter()
-        .flat_map(|order| [order.key.as_str(), order.charge_key.as_str()])
-        .collect();
+    let keys: Vec<&str> = parsed.iter().flat_map(|order| [order.key.as_str(), order.charge_key.as_str()]).collect();
     let turn = board.enter(&request, &keys)?;
     let order = parsed?;
-    let twist = (!desk.knows_refund(&order.key))
-        .then(|| board.twist(&[&order.key, &order.charge_key]))
-        .flatten();
-    let slow = twist
-        .filter(|twist| twist.mode == GatewayMode::Slow)
-        .map_or(0, delay_ms);
+    let twist = (!desk.knows_refund(&order.key)).then(|| board.twist(&[&order.key, &order.charge_key])).flatten();
+    let slow = twist.filter(|twist| twist.mode == GatewayMode::Slow).map_or(0, delay_ms);
     let telling = twist.map_or_else(Telling::default, |twist| Telling::default().under(twist));
     let accepted = desk.refund(order, slow, telling)?;
     wait_for_first_try(accepted.first_try).await;
     board.leave(&request, turn).await;
     Ok(HttpResponse::Accepted()
-        .insert_header((
-            header::LOCATION,
-            format!("/v1/refunds/{}", accepted.view.key),
-        ))
+        .insert_header((header::LOCATION, format!("/v1/refunds/{}", accepted.view.key)))
         .json(&accepted.view))
 }
 
@@ -304,10 +227,7 @@ fn charge_answer(status: StatusCode, view: &ChargeView, public_url: &PublicUrl) 
         answer.insert_header((header::LOCATION, format!("/v1/charges/{}", view.key)));
     }
     if view.payable {
-        answer.insert_header((
-            header::LINK,
-            format!("<{}/checkout/{}>; rel=\"payment\"", public_url.0, view.key),
-        ));
+        answer.insert_header((header::LINK, format!("<{}/checkout/{}>; rel=\"payment\"", public_url.0, view.key)));
     }
     answer.json(view)
 }

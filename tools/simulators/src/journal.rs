@@ -27,10 +27,7 @@ impl Journal {
     ///
     /// # Errors
     /// The file cannot be opened, another process holds it, or `replay` refuses a line (named by its number).
-    pub(crate) fn open(
-        path: &Path,
-        mut replay: impl FnMut(&[u8]) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &Path, mut replay: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<Self> {
         let shown = path.display();
         let file = OpenOptions::new()
             .read(true)
@@ -48,18 +45,12 @@ impl Journal {
                 return Err(error).with_context(|| format!("locking `{shown}`"));
             }
         }
-        let mut journal = Self {
-            file,
-            starts: Vec::new(),
-            end: 0,
-        };
+        let mut journal = Self { file, starts: Vec::new(), end: 0 };
         let mut reader = BufReader::new(journal.file.try_clone()?);
         let mut line = Vec::new();
         loop {
             line.clear();
-            let length = reader
-                .read_until(b'\n', &mut line)
-                .with_context(|| format!("reading `{shown}`"))?;
+            let length = reader.read_until(b'\n', &mut line).with_context(|| format!("reading `{shown}`"))?;
             if line.pop() != Some(b'\n') {
                 if length > 0 {
                     tracing::warn!(file = %shown, bytes = length, "cut off a torn last line");
@@ -67,8 +58,7 @@ impl Journal {
                 }
                 return Ok(journal);
             }
-            replay(&line)
-                .with_context(|| format!("line {} of `{shown}`", journal.starts.len() + 1))?;
+            replay(&line).with_context(|| format!("line {} of `{shown}`", journal.starts.len() + 1))?;
             journal.starts.push(journal.end);
             journal.end += u64::try_from(length).expect("a line is shorter than 2^64");
         }
@@ -152,10 +142,7 @@ mod tests {
         journal.append(b"1\n22\n").unwrap();
         journal.append(b"333\n").unwrap();
         let page = journal.read(1..3).unwrap();
-        assert_eq!(
-            page.iter().map(|line| line.get()).collect::<Vec<_>>(),
-            ["22", "333"]
-        );
+        assert_eq!(page.iter().map(|line| line.get()).collect::<Vec<_>>(), ["22", "333"]);
         drop(journal);
         let (mut journal, seen) = lines(&path);
         assert_eq!(seen, ["1", "22", "333"]);
@@ -191,10 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
         fs::write(&path, "1\nx\n").unwrap();
-        let error = Journal::open(&path, |line| {
-            Ok(serde_json::from_slice::<i64>(line).map(|_| ())?)
-        })
-        .unwrap_err();
+        let error = Journal::open(&path, |line| Ok(serde_json::from_slice::<i64>(line).map(|_| ())?)).unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
     }
 }

@@ -48,11 +48,7 @@ impl Charge {
 
     /// When it reaches its outcome by itself; none when it has one or waits for somebody.
     pub(crate) fn due_at(&self) -> Option<i64> {
-        let outcome = self
-            .script
-            .outcome
-            .as_ref()
-            .filter(|_| !self.status.is_final())?;
+        let outcome = self.script.outcome.as_ref().filter(|_| !self.status.is_final())?;
         Some(self.accepted_at.saturating_add_unsigned(outcome.delay_ms))
     }
 }
@@ -88,47 +84,19 @@ impl Ledger {
     /// Enters one entry. Total: `rules` has judged it already.
     pub(crate) fn apply(&mut self, entry: Entry) {
         match entry {
-            Entry::Charged {
-                at,
-                key,
-                amount,
-                currency,
-                payment_method,
-                callback_url,
-                script,
-            } => {
-                let charge = Charge {
-                    currency,
-                    payment_method,
-                    callback_url,
-                    ..Charge::new(at, amount, script)
-                };
+            Entry::Charged { at, key, amount, currency, payment_method, callback_url, script } => {
+                let charge = Charge { currency, payment_method, callback_url, ..Charge::new(at, amount, script) };
                 self.charges.entry(key).or_insert(charge);
             }
             Entry::Barred { at, key } => {
-                let charge = Charge {
-                    status: ChargeStatus::Cancelled,
-                    ..Charge::new(at, 0, Script::of_token("pm_never"))
-                };
+                let charge =
+                    Charge { status: ChargeStatus::Cancelled, ..Charge::new(at, 0, Script::of_token("pm_never")) };
                 self.charges.entry(key).or_insert(charge);
             }
-            Entry::Settled {
-                key,
-                status,
-                amount,
-                callbacks,
-                ..
-            } => {
+            Entry::Settled { key, status, amount, callbacks, .. } => {
                 self.settled(&key, status, amount, callbacks);
             }
-            Entry::Refunded {
-                at,
-                key,
-                charge_key,
-                amount,
-                delay_ms,
-                telling,
-            } => {
+            Entry::Refunded { at, key, charge_key, amount, delay_ms, telling } => {
                 if let Some(charge) = self.charges.get_mut(&charge_key) {
                     charge.refunds += amount;
                 }
@@ -149,11 +117,7 @@ impl Ledger {
     }
 
     fn settled(&mut self, key: &str, status: ChargeStatus, amount: i64, callbacks: Vec<Callback>) {
-        let Some(charge) = self
-            .charges
-            .get_mut(key)
-            .filter(|charge| !charge.status.is_final())
-        else {
+        let Some(charge) = self.charges.get_mut(key).filter(|charge| !charge.status.is_final()) else {
             return;
         };
         charge.status = status;

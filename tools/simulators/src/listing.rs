@@ -24,9 +24,9 @@ impl Window {
     pub(crate) fn parse(cursor: Option<&str>, limit: Option<&str>) -> Result<Self, Problem> {
         let from = match cursor {
             None => 0,
-            Some(text) => text.parse().map_err(|_| {
-                Problem::invalid("cursor", "is not a `next_cursor` of an earlier page")
-            })?,
+            Some(text) => {
+                text.parse().map_err(|_| Problem::invalid("cursor", "is not a `next_cursor` of an earlier page"))?
+            }
         };
         let limit = match limit {
             None => LIMIT_DEFAULT,
@@ -34,9 +34,7 @@ impl Window {
                 .parse()
                 .ok()
                 .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-                .ok_or_else(|| {
-                    Problem::invalid("limit", &format!("must be a number from 1 to {LIMIT_MAX}"))
-                })?,
+                .ok_or_else(|| Problem::invalid("limit", &format!("must be a number from 1 to {LIMIT_MAX}")))?,
         };
         Ok(Self { from, limit })
     }
@@ -58,10 +56,7 @@ pub(crate) struct Page<T> {
 impl<T> Page<T> {
     /// `next` is the number of the first item behind this page, `length` that of all items.
     pub(crate) fn new(items: Vec<T>, next: usize, length: usize) -> Self {
-        Self {
-            items,
-            next_cursor: (next < length).then(|| next.to_string()),
-        }
+        Self { items, next_cursor: (next < length).then(|| next.to_string()) }
     }
 }
 
@@ -79,26 +74,16 @@ mod tests {
 
     #[test]
     fn bad_parameters_are_refused() {
-        for (cursor, limit) in [
-            (Some("x"), None),
-            (Some("-1"), None),
-            (None, Some("0")),
-            (None, Some("1001")),
-            (None, Some("")),
-        ] {
-            assert!(
-                Window::parse(cursor, limit).is_err(),
-                "{cursor:?} {limit:?}"
-            );
+        for (cursor, limit) in
+            [(Some("x"), None), (Some("-1"), None), (None, Some("0")), (None, Some("1001")), (None, Some(""))]
+        {
+            assert!(Window::parse(cursor, limit).is_err(), "{cursor:?} {limit:?}");
         }
     }
 
     #[test]
     fn the_last_page_has_no_cursor() {
-        assert_eq!(
-            Page::new(vec![1, 2], 2, 3).next_cursor.as_deref(),
-            Some("2")
-        );
+        assert_eq!(Page::new(vec![1, 2], 2, 3).next_cursor.as_deref(), Some("2"));
         assert_eq!(Page::new(vec![3], 3, 3).next_cursor, None);
     }
 }

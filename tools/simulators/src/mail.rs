@@ -26,13 +26,8 @@ const LINE_BEFORE: &[u8] = b"\r\n";
 
 impl Incoming {
     pub(crate) fn new() -> Self {
-        let mut mail = Self {
-            receiver: DataReceiver::new(),
-            bytes: Vec::new(),
-            excess: 0,
-        };
-        mail.receiver
-            .ingest(&mut LINE_BEFORE.iter(), &mut mail.bytes);
+        let mut mail = Self { receiver: DataReceiver::new(), bytes: Vec::new(), excess: 0 };
+        mail.receiver.ingest(&mut LINE_BEFORE.iter(), &mut mail.bytes);
         mail
     }
 
@@ -66,10 +61,7 @@ impl Incoming {
 /// One message for each recipient; none when the bytes are no mail.
 pub(crate) fn messages(mail: &[u8], recipients: Vec<String>) -> Option<Vec<Message>> {
     let parsed = MessageParser::default().parse(mail)?;
-    let body = parsed
-        .body_text(0)
-        .unwrap_or_default()
-        .replace("\r\n", "\n");
+    let body = parsed.body_text(0).unwrap_or_default().replace("\r\n", "\n");
     let at = rfc3339(now_ms());
     let message = |to| Message {
         message_id: parsed.message_id().map(str::to_owned),
@@ -88,9 +80,7 @@ mod tests {
 
     fn received(pieces: &[&str]) -> Option<Vec<u8>> {
         let mut mail = Incoming::new();
-        let whole = pieces
-            .iter()
-            .any(|piece| mail.take(&mut piece.as_bytes().iter()));
+        let whole = pieces.iter().any(|piece| mail.take(&mut piece.as_bytes().iter()));
         whole.then(|| mail.content().to_vec())
     }
 
@@ -99,11 +89,7 @@ mod tests {
         let wire = "a: b\r\n\r\n..one\r\n.\r\n";
         for cut in 0..=wire.len() {
             let (head, tail) = wire.split_at(cut);
-            assert_eq!(
-                received(&[head, tail]).unwrap(),
-                b"a: b\r\n\r\n.one\r\n",
-                "cut at {cut}"
-            );
+            assert_eq!(received(&[head, tail]).unwrap(), b"a: b\r\n\r\n.one\r\n", "cut at {cut}");
         }
     }
 
@@ -134,16 +120,8 @@ mod tests {
         let mail = "Message-ID: <1.ORDER_CONFIRMED@shop>\r\nSubject: =?utf-8?Q?Order_=E2=9C=93?=\r\n\
                     Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\nT3JkZXIgMQ0KeA==\r\n";
         let kept = messages(mail.as_bytes(), vec!["a@x".to_owned(), "b@x".to_owned()]).unwrap();
-        assert_eq!(
-            kept.iter()
-                .map(|message| message.to.as_str())
-                .collect::<Vec<_>>(),
-            ["a@x", "b@x"]
-        );
-        assert_eq!(
-            kept[0].message_id.as_deref(),
-            Some("1.ORDER_CONFIRMED@shop")
-        );
+        assert_eq!(kept.iter().map(|message| message.to.as_str()).collect::<Vec<_>>(), ["a@x", "b@x"]);
+        assert_eq!(kept[0].message_id.as_deref(), Some("1.ORDER_CONFIRMED@shop"));
         assert_eq!(kept[0].subject.as_deref(), Some("Order ✓"));
         assert_eq!(kept[0].body, "Order 1\nx");
     }

@@ -47,19 +47,10 @@ impl Document for Message {
 
     /// Every number in it, so that a message is found by the order it speaks of.
     fn keys(&self) -> Vec<u64> {
-        let texts = [
-            self.message_id.as_deref().unwrap_or_default(),
-            self.subject.as_deref().unwrap_or_default(),
-            &self.body,
-        ];
-        let words = texts
-            .iter()
-            .flat_map(|text| text.split(|letter: char| !letter.is_ascii_digit()));
-        words
-            .filter_map(|digits| digits.parse().ok())
-            .collect::<BTreeSet<u64>>()
-            .into_iter()
-            .collect()
+        let texts =
+            [self.message_id.as_deref().unwrap_or_default(), self.subject.as_deref().unwrap_or_default(), &self.body];
+        let words = texts.iter().flat_map(|text| text.split(|letter: char| !letter.is_ascii_digit()));
+        words.filter_map(|digits| digits.parse().ok()).collect::<BTreeSet<u64>>().into_iter().collect()
     }
 }
 
@@ -74,10 +65,7 @@ impl Mailbox {
     /// # Errors
     /// As [`Archive::open`].
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self {
-            messages: Mutex::new(Archive::open(path)?),
-            plan: Mutex::new(Plan::default()),
-        })
+        Ok(Self { messages: Mutex::new(Archive::open(path)?), plan: Mutex::new(Plan::default()) })
     }
 
     /// Keeps the messages; they survive `kill -9` when this returns.
@@ -86,44 +74,30 @@ impl Mailbox {
     /// The file system's; then a first part of them may have been kept.
     pub(crate) fn keep(&self, messages: &[Message]) -> std::io::Result<()> {
         let mut archive = self.messages();
-        messages
-            .iter()
-            .try_for_each(|message| archive.append(message))
+        messages.iter().try_for_each(|message| archive.append(message))
     }
 
     /// A page of all messages, or of those that contain a number.
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn page(
-        &self,
-        number: Option<u64>,
-        window: Window,
-    ) -> std::io::Result<Page<Box<RawValue>>> {
+    pub(crate) fn page(&self, number: Option<u64>, window: Window) -> std::io::Result<Page<Box<RawValue>>> {
         self.messages().page(number.as_ref(), window)
     }
 
     /// What the plan makes of a message.
     pub(crate) fn twist(&self, message: &Message) -> Option<Turn<SinkMode>> {
-        let names = [
-            message.channel.name(),
-            &message.to,
-            message.message_id.as_deref().unwrap_or_default(),
-        ];
+        let names = [message.channel.name(), &message.to, message.message_id.as_deref().unwrap_or_default()];
         self.plan().take(&names, |_| true)
     }
 
     /// Whether the plan closes a new connection of the channel before any message has come; uses it up by one.
     pub(crate) fn refuses_connection(&self, channel: Channel) -> bool {
-        self.plan()
-            .take(&[channel.name()], |mode| mode == SinkMode::Down)
-            .is_some()
+        self.plan().take(&[channel.name()], |mode| mode == SinkMode::Down).is_some()
     }
 
     pub(crate) fn plan(&self) -> MutexGuard<'_, Plan<SinkMode>> {
-        self.plan
-            .lock()
-            .expect("nothing panics while it holds the plan")
+        self.plan.lock().expect("nothing panics while it holds the plan")
     }
 
     /// See [`crate::journal::Journal::unlock`].
@@ -132,9 +106,7 @@ impl Mailbox {
     }
 
     fn messages(&self) -> MutexGuard<'_, Archive<Message>> {
-        self.messages
-            .lock()
-            .expect("nothing panics while it holds the messages")
+        self.messages.lock().expect("nothing panics while it holds the messages")
     }
 }
 
@@ -155,18 +127,14 @@ mod tests {
 
     #[test]
     fn a_message_is_found_by_whole_numbers_in_it() {
-        assert_eq!(
-            message("+1", "Order 123, again 123: 4.50 due").keys(),
-            [4, 50, 77, 123]
-        );
+        assert_eq!(message("+1", "Order 123, again 123: 4.50 due").keys(), [4, 50, 77, 123]);
     }
 
     #[test]
     fn a_plan_is_limited_to_a_channel_or_recipient() {
         let dir = tempfile::tempdir().unwrap();
         let mailbox = Mailbox::open(&dir.path().join("m")).unwrap();
-        *mailbox.plan() =
-            serde_json::from_str(r#"{"mode":"reject_4xx","keys":["EMAIL","+2"]}"#).unwrap();
+        *mailbox.plan() = serde_json::from_str(r#"{"mode":"reject_4xx","keys":["EMAIL","+2"]}"#).unwrap();
         assert_eq!(mailbox.twist(&message("+1", "")), None);
         assert!(mailbox.twist(&message("+2", "")).is_some());
         assert!(!mailbox.refuses_connection(Channel::Email));

@@ -41,33 +41,17 @@ async fn main() -> ExitCode {
 
 async fn run(part: Part) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(config::log_filter()?)?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let shutdown = shutdown_on_signal()?;
     match part {
-        Part::Gateway => {
-            Gateway::build(GatewayConfig::from_env()?)
-                .await?
-                .run(shutdown)
-                .await
-        }
-        Part::Sink => {
-            Sink::build(SinkConfig::from_env()?)
-                .await?
-                .run(shutdown)
-                .await
-        }
+        Part::Gateway => Gateway::build(GatewayConfig::from_env()?).await?.run(shutdown).await,
+        Part::Sink => Sink::build(SinkConfig::from_env()?).await?.run(shutdown).await,
     }
 }
 
 fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     let shutdown = CancellationToken::new();
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let token = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {

@@ -108,12 +108,7 @@ pub(crate) struct Turn<Mode> {
 
 impl<Mode: Copy + Default + PartialEq> Default for Plan<Mode> {
     fn default() -> Self {
-        Self {
-            mode: Mode::default(),
-            delay_ms: None,
-            count: None,
-            keys: None,
-        }
+        Self { mode: Mode::default(), delay_ms: None, count: None, keys: None }
     }
 }
 
@@ -122,26 +117,16 @@ impl<Mode: Copy + Default + PartialEq> Plan<Mode> {
     /// 422 that names the field.
     pub(crate) fn check(self) -> Result<Self, Problem> {
         if self.count == Some(0) {
-            return Err(Problem::invalid(
-                "count",
-                "must be positive, or null for no end",
-            ));
+            return Err(Problem::invalid("count", "must be positive, or null for no end"));
         }
         if self.delay_ms.is_some_and(|delay| delay > DELAY_MS_MAX) {
-            return Err(Problem::invalid(
-                "delay_ms",
-                &format!("is at most {DELAY_MS_MAX}"),
-            ));
+            return Err(Problem::invalid("delay_ms", &format!("is at most {DELAY_MS_MAX}")));
         }
         Ok(self)
     }
 
     /// Uses the plan up by one where it concerns one of these names and `wanted` agrees.
-    pub(crate) fn take(
-        &mut self,
-        names: &[&str],
-        wanted: impl Fn(Mode) -> bool,
-    ) -> Option<Turn<Mode>> {
+    pub(crate) fn take(&mut self, names: &[&str], wanted: impl Fn(Mode) -> bool) -> Option<Turn<Mode>> {
         if self.mode == Mode::default() || !wanted(self.mode) {
             return None;
         }
@@ -150,10 +135,7 @@ impl<Mode: Copy + Default + PartialEq> Plan<Mode> {
         {
             return None;
         }
-        let turn = Turn {
-            mode: self.mode,
-            delay: self.delay_ms.map(Duration::from_millis),
-        };
+        let turn = Turn { mode: self.mode, delay: self.delay_ms.map(Duration::from_millis) };
         match self.count.as_mut() {
             Some(1) => *self = Self::default(),
             Some(count) => *count -= 1,
@@ -184,40 +166,19 @@ mod tests {
     fn keys_limit_it_and_others_use_nothing_up() {
         let mut plan = plan(r#"{"mode":"down","count":1,"keys":["charge:1"]}"#);
         assert_eq!(plan.take(&["charge:2"], |_| true), None);
-        assert_eq!(
-            plan.take(&["charge:1"], |mode| !mode.concerns_calls()),
-            None
-        );
-        assert!(
-            plan.take(&["charge:1"], GatewayMode::concerns_calls)
-                .is_some()
-        );
+        assert_eq!(plan.take(&["charge:1"], |mode| !mode.concerns_calls()), None);
+        assert!(plan.take(&["charge:1"], GatewayMode::concerns_calls).is_some());
         assert_eq!(plan.mode, GatewayMode::Normal);
     }
 
     #[test]
     fn the_documented_names_are_read() {
-        for mode in [
-            "normal",
-            "slow",
-            "silent",
-            "double",
-            "before_answer",
-            "out_of_order",
-            "wrong_amount",
-            "down",
-            "error",
-        ] {
+        for mode in
+            ["normal", "slow", "silent", "double", "before_answer", "out_of_order", "wrong_amount", "down", "error"]
+        {
             plan(&format!(r#"{{"mode":"{mode}"}}"#));
         }
-        for mode in [
-            "normal",
-            "reject_4xx",
-            "reject_5xx",
-            "down",
-            "slow",
-            "cut_answer",
-        ] {
+        for mode in ["normal", "reject_4xx", "reject_5xx", "down", "slow", "cut_answer"] {
             serde_json::from_str::<Plan<SinkMode>>(&format!(r#"{{"mode":"{mode}"}}"#)).unwrap();
         }
         assert!(plan(r#"{"mode":"slow","count":0}"#).check().is_err());

@@ -59,85 +59,33 @@ impl Ledger {
                 return Err(Refusal::Cancelled);
             }
             // The callback URL is no parameter: another instance of the merchant may repeat the call.
-            let same = (
-                charge.asked,
-                charge.currency.as_str(),
-                charge.payment_method.as_str(),
-            ) == (
-                order.amount,
-                order.currency.as_str(),
-                order.payment_method.as_str(),
-            );
-            return if same {
-                Ok(Vec::new())
-            } else {
-                Err(Refusal::KeyReused)
-            };
+            let same = (charge.asked, charge.currency.as_str(), charge.payment_method.as_str())
+                == (order.amount, order.currency.as_str(), order.payment_method.as_str());
+            return if same { Ok(Vec::new()) } else { Err(Refusal::KeyReused) };
         }
-        let ChargeOrder {
-            key,
-            amount,
-            currency,
-            payment_method,
-            callback_url,
-        } = order;
-        let settled = script
-            .outcome
-            .as_ref()
-            .filter(|outcome| outcome.delay_ms == 0)
-            .map(|outcome| {
-                let told = callback_url.is_some();
-                let taken = taken(outcome.status, amount, outcome.surplus);
-                let callbacks = if told {
-                    charge_callbacks(script.telling, outcome.status, taken, at, id)
-                } else {
-                    Vec::new()
-                };
-                Entry::Settled {
-                    at,
-                    key: key.clone(),
-                    status: outcome.status,
-                    amount: taken,
-                    callbacks,
-                }
-            });
-        let charged = Entry::Charged {
-            at,
-            key,
-            amount,
-            currency,
-            payment_method,
-            callback_url,
-            script,
-        };
+        let ChargeOrder { key, amount, currency, payment_method, callback_url } = order;
+        let settled = script.outcome.as_ref().filter(|outcome| outcome.delay_ms == 0).map(|outcome| {
+            let told = callback_url.is_some();
+            let taken = taken(outcome.status, amount, outcome.surplus);
+            let callbacks =
+                if told { charge_callbacks(script.telling, outcome.status, taken, at, id) } else { Vec::new() };
+            Entry::Settled { at, key: key.clone(), status: outcome.status, amount: taken, callbacks }
+        });
+        let charged = Entry::Charged { at, key, amount, currency, payment_method, callback_url, script };
         Ok(std::iter::once(charged).chain(settled).collect())
     }
 
     /// The outcome of a charge, now that it is due.
     pub(crate) fn settle(&self, key: &str, at: i64, id: NewId<'_>) -> Vec<Entry> {
-        let Some(charge) = self
-            .charges
-            .get(key)
-            .filter(|charge| charge.due_at().is_some_and(|due| due <= at))
-        else {
+        let Some(charge) = self.charges.get(key).filter(|charge| charge.due_at().is_some_and(|due| due <= at)) else {
             return Vec::new();
         };
-        let outcome = charge
-            .script
-            .outcome
-            .as_ref()
-            .expect("what is due has an outcome");
+        let outcome = charge.script.outcome.as_ref().expect("what is due has an outcome");
         vec![charge.settled(key, outcome.status, outcome.surplus, at, id)]
     }
 
     /// What the customer does on the hosted page.
-    pub(crate) fn pay(
-        &self,
-        key: &str,
-        status: ChargeStatus,
-        at: i64,
-        id: NewId<'_>,
-    ) -> Result<Vec<Entry>, Refusal> {
+    pub(crate) fn pay(&self, key: &str, status: ChargeStatus, at: i64, id: NewId<'_>) -> Result<Vec<Entry>, Refusal> {
         let charge = self.charges.get(key).ok_or(Refusal::UnknownCharge)?;
         if charge.status == status {
             return Ok(Vec::new());
@@ -151,22 +99,13 @@ impl Ledger {
     /// Gives a charge up; its status afterwards is final. The call's answer tells it, so there is no callback.
     pub(crate) fn cancel(&self, key: &str, at: i64) -> Vec<Entry> {
         let Some(charge) = self.charges.get(key) else {
-            return vec![Entry::Barred {
-                at,
-                key: key.to_owned(),
-            }];
+            return vec![Entry::Barred { at, key: key.to_owned() }];
         };
         if charge.status.is_final() {
             return Vec::new();
         }
         let status = charge.script.if_cancelled;
-        vec![Entry::Settled {
-            at,
-            key: key.to_owned(),
-            status,
-            amount: charge.asked,
-            callbacks: Vec::new(),
-        }]
+        vec![Entry::Settled { at, key: key.to_owned(), status, amount: charge.asked, callbacks: Vec::new() }]
     }
 
     /// A refund and, where that is due at once, its success. `delay_ms` and `telling` are a plan's.
@@ -178,23 +117,12 @@ impl Ledger {
         at: i64,
         id: NewId<'_>,
     ) -> Result<Vec<Entry>, Refusal> {
-        let RefundOrder {
-            key,
-            charge_key,
-            amount,
-        } = order;
+        let RefundOrder { key, charge_key, amount } = order;
         if let Some(refund) = self.refunds.get(&key) {
             let same = refund.charge_key == charge_key && refund.amount == amount;
-            return if same {
-                Ok(Vec::new())
-            } else {
-                Err(Refusal::KeyReused)
-            };
+            return if same { Ok(Vec::new()) } else { Err(Refusal::KeyReused) };
         }
-        let charge = self
-            .charges
-            .get(&charge_key)
-            .ok_or(Refusal::UnknownCharge)?;
+        let charge = self.charges.get(&charge_key).ok_or(Refusal::UnknownCharge)?;
         if charge.status != ChargeStatus::Captured {
             return Err(Refusal::NotCaptured);
         }
@@ -203,78 +131,31 @@ impl Ledger {
         }
         let settled = (delay_ms == 0).then(|| {
             let callbacks = charge.refund_callbacks(telling, amount, at, id);
-            Entry::RefundSettled {
-                at,
-                key: key.clone(),
-                callbacks,
-            }
+            Entry::RefundSettled { at, key: key.clone(), callbacks }
         });
-        let refunded = Entry::Refunded {
-            at,
-            key,
-            charge_key,
-            amount,
-            delay_ms,
-            telling,
-        };
+        let refunded = Entry::Refunded { at, key, charge_key, amount, delay_ms, telling };
         Ok(std::iter::once(refunded).chain(settled).collect())
     }
 
     /// The success of a refund, now that it is due.
     pub(crate) fn settle_refund(&self, key: &str, at: i64, id: NewId<'_>) -> Vec<Entry> {
-        let Some(refund) = self
-            .refunds
-            .get(key)
-            .filter(|refund| refund.due_at().is_some_and(|due| due <= at))
-        else {
+        let Some(refund) = self.refunds.get(key).filter(|refund| refund.due_at().is_some_and(|due| due <= at)) else {
             return Vec::new();
         };
-        let callbacks = self.charges[&refund.charge_key].refund_callbacks(
-            refund.telling,
-            refund.amount,
-            at,
-            id,
-        );
-        vec![Entry::RefundSettled {
-            at,
-            key: key.to_owned(),
-            callbacks,
-        }]
+        let callbacks = self.charges[&refund.charge_key].refund_callbacks(refund.telling, refund.amount, at, id);
+        vec![Entry::RefundSettled { at, key: key.to_owned(), callbacks }]
     }
 }
 
 impl Charge {
-    fn settled(
-        &self,
-        key: &str,
-        status: ChargeStatus,
-        surplus: i64,
-        at: i64,
-        id: NewId<'_>,
-    ) -> Entry {
+    fn settled(&self, key: &str, status: ChargeStatus, surplus: i64, at: i64, id: NewId<'_>) -> Entry {
         let amount = taken(status, self.asked, surplus);
         let told = self.callback_url.is_some();
-        let callbacks = if told {
-            charge_callbacks(self.script.telling, status, amount, at, id)
-        } else {
-            Vec::new()
-        };
-        Entry::Settled {
-            at,
-            key: key.to_owned(),
-            status,
-            amount,
-            callbacks,
-        }
+        let callbacks = if told { charge_callbacks(self.script.telling, status, amount, at, id) } else { Vec::new() };
+        Entry::Settled { at, key: key.to_owned(), status, amount, callbacks }
     }
 
-    fn refund_callbacks(
-        &self,
-        telling: Telling,
-        amount: i64,
-        at: i64,
-        id: NewId<'_>,
-    ) -> Vec<Callback> {
+    fn refund_callbacks(&self, telling: Telling, amount: i64, at: i64, id: NewId<'_>) -> Vec<Callback> {
         if self.callback_url.is_none() {
             return Vec::new();
         }
@@ -283,20 +164,10 @@ impl Charge {
 }
 
 fn taken(status: ChargeStatus, asked: i64, surplus: i64) -> i64 {
-    if status == ChargeStatus::Captured {
-        asked + surplus
-    } else {
-        asked
-    }
+    if status == ChargeStatus::Captured { asked + surplus } else { asked }
 }
 
-fn charge_callbacks(
-    telling: Telling,
-    status: ChargeStatus,
-    amount: i64,
-    at: i64,
-    id: NewId<'_>,
-) -> Vec<Callback> {
+fn charge_callbacks(telling: Telling, status: ChargeStatus, amount: i64, at: i64, id: NewId<'_>) -> Vec<Callback> {
     let kind = match status {
         ChargeStatus::Captured => EventType::ChargeCaptured,
         ChargeStatus::Declined => EventType::ChargeDeclined,
@@ -307,29 +178,14 @@ fn charge_callbacks(
     callbacks(telling, kind, amount, at, id)
 }
 
-fn callbacks(
-    telling: Telling,
-    kind: EventType,
-    amount: i64,
-    occurred_at: i64,
-    id: NewId<'_>,
-) -> Vec<Callback> {
-    let mut make = |kind, delay_ms| Callback {
-        event_id: id(),
-        kind,
-        amount,
-        occurred_at,
-        delay_ms,
-    };
+fn callbacks(telling: Telling, kind: EventType, amount: i64, occurred_at: i64, id: NewId<'_>) -> Vec<Callback> {
+    let mut make = |kind, delay_ms| Callback { event_id: id(), kind, amount, occurred_at, delay_ms };
     let mut queue = match telling.style {
         Style::Never => Vec::new(),
         Style::Once => vec![make(kind, 0)],
         Style::Repeated => vec![make(kind, 0); 2],
         Style::Double => vec![make(kind, 0), make(kind, 0)],
-        Style::Contradicted => vec![
-            make(kind, 0),
-            make(EventType::ChargeDeclined, CONTRADICTION_MS),
-        ],
+        Style::Contradicted => vec![make(kind, 0), make(EventType::ChargeDeclined, CONTRADICTION_MS)],
     };
     if telling.gather_ms.is_some() {
         queue.reverse();

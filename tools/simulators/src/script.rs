@@ -40,9 +40,9 @@ pub(crate) struct Script {
     /// What a cancel call finds that comes before the outcome.
     pub(crate) if_cancelled: ChargeStatus,
     /// Whether a customer can pay on the hosted page.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) checkout: bool,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) telling: Telling,
 }
 
@@ -51,20 +51,20 @@ pub(crate) struct Script {
 pub(crate) struct Outcome {
     pub(crate) status: ChargeStatus,
     /// Minor units taken above what was asked.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) surplus: i64,
     /// Milliseconds after the charge was accepted.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) delay_ms: u64,
 }
 
 /// How an outcome is told by callbacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Telling {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) style: Style,
     /// The first callback is tried before the call is answered.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) before_answer: bool,
     /// Callbacks gather for so many milliseconds and are sent newest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,11 +90,7 @@ pub(crate) enum Style {
 impl Script {
     fn outcome(status: ChargeStatus) -> Self {
         Self {
-            outcome: Some(Outcome {
-                status,
-                surplus: 0,
-                delay_ms: 0,
-            }),
+            outcome: Some(Outcome { status, surplus: 0, delay_ms: 0 }),
             if_cancelled: ChargeStatus::Cancelled,
             checkout: false,
             telling: Telling::default(),
@@ -102,12 +98,7 @@ impl Script {
     }
 
     fn waiting(if_cancelled: ChargeStatus) -> Self {
-        Self {
-            outcome: None,
-            if_cancelled,
-            checkout: false,
-            telling: Telling::default(),
-        }
+        Self { outcome: None, if_cancelled, checkout: false, telling: Telling::default() }
     }
 
     fn told(mut self, style: Style) -> Self {
@@ -140,10 +131,7 @@ impl Script {
             }
             "pm_never" => Self::waiting(Cancelled),
             "pm_late" => Self::waiting(Captured),
-            "pm_checkout" => Self {
-                checkout: true,
-                ..Self::waiting(Cancelled)
-            },
+            "pm_checkout" => Self { checkout: true, ..Self::waiting(Cancelled) },
             // pm_failed is the documented way to name none.
             _ => Self::outcome(Failed),
         }
@@ -206,16 +194,9 @@ pub(crate) fn delay_ms(turn: Turn<GatewayMode>) -> u64 {
     u64::try_from(delay.as_millis()).expect("plans are limited to minutes")
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference"
-)]
-fn is_false(flag: &bool) -> bool {
-    !*flag
-}
-
-fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
-    *number == N::default()
+/// Stored fields that say nothing are left out.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[cfg(test)]
@@ -225,29 +206,16 @@ mod tests {
     #[test]
     fn an_unknown_token_fails() {
         let script = Script::of_token("pm_from_elsewhere");
-        assert_eq!(
-            script.outcome.map(|outcome| outcome.status),
-            Some(ChargeStatus::Failed)
-        );
-        assert_eq!(
-            Script::of_token("pm_failed"),
-            Script::of_token("pm_from_elsewhere")
-        );
+        assert_eq!(script.outcome.map(|outcome| outcome.status), Some(ChargeStatus::Failed));
+        assert_eq!(Script::of_token("pm_failed"), Script::of_token("pm_from_elsewhere"));
     }
 
     #[test]
     fn only_a_late_charge_is_captured_when_cancelled() {
         for token in ["pm_ok", "pm_slow", "pm_never", "pm_checkout"] {
-            assert_eq!(
-                Script::of_token(token).if_cancelled,
-                ChargeStatus::Cancelled,
-                "{token}"
-            );
+            assert_eq!(Script::of_token(token).if_cancelled, ChargeStatus::Cancelled, "{token}");
         }
-        assert_eq!(
-            Script::of_token("pm_late").if_cancelled,
-            ChargeStatus::Captured
-        );
+        assert_eq!(Script::of_token("pm_late").if_cancelled, ChargeStatus::Captured);
     }
 
     #[test]
@@ -259,30 +227,15 @@ mod tests {
         let silent = Script::of_token("pm_ok").under(turn(GatewayMode::Silent));
         assert_eq!(silent.telling.style, Style::Never);
         assert_eq!(silent.outcome, Script::of_token("pm_ok").outcome);
-        assert_eq!(
-            Script::of_token("pm_never").under(turn(GatewayMode::Slow)),
-            Script::of_token("pm_never")
-        );
+        assert_eq!(Script::of_token("pm_never").under(turn(GatewayMode::Slow)), Script::of_token("pm_never"));
     }
 
     #[test]
     fn a_stored_script_reads_back() {
-        for token in [
-            "pm_ok",
-            "pm_slow",
-            "pm_twice",
-            "pm_early",
-            "pm_wrong_amount",
-            "pm_checkout",
-            "pm_late",
-        ] {
+        for token in ["pm_ok", "pm_slow", "pm_twice", "pm_early", "pm_wrong_amount", "pm_checkout", "pm_late"] {
             let script = Script::of_token(token);
             let json = serde_json::to_string(&script).unwrap();
-            assert_eq!(
-                serde_json::from_str::<Script>(&json).unwrap(),
-                script,
-                "{json}"
-            );
+            assert_eq!(serde_json::from_str::<Script>(&json).unwrap(), script, "{json}");
         }
     }
 }

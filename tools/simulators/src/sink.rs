@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::SinkConfig;
 use crate::mailbox::Mailbox;
-use crate::problem::{BODY_BYTES_MAX, no_route};
+use crate::problem::{BODY_BYTES_MAX, no_route, query_config};
 use crate::sink_http::routes;
 use crate::{hangup, smtp};
 
@@ -34,19 +34,13 @@ impl Sink {
     /// # Errors
     /// An address is taken, the folder cannot be used or another process uses it, or the file is damaged.
     pub async fn build(config: SinkConfig) -> anyhow::Result<Self> {
-        let SinkConfig {
-            http_addr,
-            smtp_addr,
-            data_dir,
-        } = config;
-        let http = TcpListener::bind(http_addr)
-            .with_context(|| format!("SINK_ADDR: binding {http_addr}"))?;
+        let SinkConfig { http_addr, smtp_addr, data_dir } = config;
+        let http = TcpListener::bind(http_addr).with_context(|| format!("SINK_ADDR: binding {http_addr}"))?;
         let smtp = tokio::net::TcpListener::bind(smtp_addr)
             .await
             .with_context(|| format!("SMTP_ADDR: binding {smtp_addr}"))?;
         let (http_addr, smtp_addr) = (http.local_addr()?, smtp.local_addr()?);
-        fs::create_dir_all(&data_dir)
-            .with_context(|| format!("DATA_DIR: making `{}`", data_dir.display()))?;
+        fs::create_dir_all(&data_dir).with_context(|| format!("DATA_DIR: making `{}`", data_dir.display()))?;
         let mailbox = Arc::new(Mailbox::open(&data_dir.join("messages.ndjson"))?);
 
         let inbox = web::Data::new(Arc::clone(&mailbox));
@@ -54,6 +48,7 @@ impl Sink {
             App::new()
                 .app_data(inbox.clone())
                 .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+                .app_data(query_config())
                 .route("/healthz", web::get().to(HttpResponse::Ok))
                 .configure(routes)
                 .default_service(web::to(no_route))
@@ -64,13 +59,7 @@ impl Sink {
         .on_connect(hangup::remember)
         .listen(http)?
         .run();
-        Ok(Self {
-            http_addr,
-            smtp_addr,
-            server,
-            smtp,
-            mailbox,
-        })
+        Ok(Self { http_addr, smtp_addr, server, smtp, mailbox })
     }
 
     /// Where HTTP listens.
@@ -92,11 +81,7 @@ impl Sink {
         let handle = self.server.handle();
         // Ends SMTP too when HTTP ends by itself.
         let stop = shutdown.child_token();
-        let smtp = tokio::spawn(smtp::serve(
-            self.smtp,
-            Arc::clone(&self.mailbox),
-            stop.clone(),
-        ));
+        let smtp = tokio::spawn(smtp::serve(self.smtp, Arc::clone(&self.mailbox), stop.clone()));
         let stopping = stop.clone();
         let stopper = tokio::spawn(async move {
             stopping.cancelled().await;

@@ -28,18 +28,11 @@ const IDLE_SECONDS_MAX: u64 = 300;
 const READ_BYTES: usize = 16 * 1024;
 
 /// Takes connections until told to stop; those open then are told so and closed.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    mailbox: Arc<Mailbox>,
-    shutdown: CancellationToken,
-) {
+pub(crate) async fn serve(listener: TcpListener, mailbox: Arc<Mailbox>, shutdown: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let sessions = TaskTracker::new();
     loop {
-        let slot = Arc::clone(&slots)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
@@ -92,14 +85,7 @@ struct Envelope {
 
 impl Session {
     fn new(stream: TcpStream, mailbox: Arc<Mailbox>) -> Self {
-        Self {
-            stream,
-            mailbox,
-            out: Vec::new(),
-            greeted: false,
-            envelope: None,
-            errors: 0,
-        }
+        Self { stream, mailbox, out: Vec::new(), greeted: false, envelope: None, errors: 0 }
     }
 
     async fn run(mut self, shutdown: CancellationToken) -> io::Result<()> {
@@ -127,10 +113,7 @@ impl Session {
             if read == 0 {
                 return Ok(());
             }
-            match self
-                .take(buffer[..read].iter(), &mut commands, &mut incoming)
-                .await
-            {
+            match self.take(buffer[..read].iter(), &mut commands, &mut incoming).await {
                 Then::Continue => self.flush().await?,
                 Then::Close => return self.flush().await,
                 Then::HangUp => return Ok(()),
@@ -148,11 +131,7 @@ impl Session {
         loop {
             if let Some(mail) = incoming {
                 if !mail.take(&mut bytes) {
-                    return if mail.is_endless() {
-                        Then::HangUp
-                    } else {
-                        Then::Continue
-                    };
+                    return if mail.is_endless() { Then::HangUp } else { Then::Continue };
                 }
                 let mail = incoming.take().expect("it was just looked at");
                 match self.receive(mail).await {
@@ -177,13 +156,7 @@ impl Session {
             Request::Ehlo { .. } => {
                 self.restart(true);
                 let size = format!("250-SIZE {MAIL_BYTES_MAX}");
-                for line in [
-                    "250-sink",
-                    "250-PIPELINING",
-                    &size,
-                    "250-8BITMIME",
-                    "250-SMTPUTF8",
-                ] {
+                for line in ["250-sink", "250-PIPELINING", &size, "250-8BITMIME", "250-SMTPUTF8"] {
                     self.reply(line);
                 }
                 self.reply("250 ENHANCEDSTATUSCODES");
@@ -200,9 +173,7 @@ impl Session {
             }
             Request::Noop { .. } => self.reply("250 2.0.0 OK"),
             Request::Vrfy { .. } => self.reply("252 2.5.0 Send it and see"),
-            Request::Help { .. } => {
-                self.reply("214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP")
-            }
+            Request::Help { .. } => self.reply("214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP"),
             Request::Quit => {
                 self.reply("221 2.0.0 Bye");
                 return Then::Close;
@@ -262,9 +233,7 @@ impl Session {
         let Some(messages) = messages(mail.content(), envelope.recipients) else {
             return self.error("554 5.6.0 This is no mail");
         };
-        let turn = messages
-            .iter()
-            .find_map(|message| self.mailbox.twist(message));
+        let turn = messages.iter().find_map(|message| self.mailbox.twist(message));
         match turn.map(|turn| turn.mode) {
             Some(SinkMode::Down) => return Then::HangUp,
             Some(SinkMode::Reject4xx) => {
@@ -329,11 +298,7 @@ impl Session {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        timeout(
-            Duration::from_secs(IDLE_SECONDS_MAX),
-            self.stream.write_all(&self.out),
-        )
-        .await??;
+        timeout(Duration::from_secs(IDLE_SECONDS_MAX), self.stream.write_all(&self.out)).await??;
         self.out.clear();
         Ok(())
     }

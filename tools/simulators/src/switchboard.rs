@@ -43,21 +43,14 @@ impl Document for Call {
 
 impl Switchboard {
     pub(crate) fn new(calls: Archive<Call>) -> Self {
-        Self {
-            plan: Mutex::new(Plan::default()),
-            calls: Mutex::new(calls),
-        }
+        Self { plan: Mutex::new(Plan::default()), calls: Mutex::new(calls) }
     }
 
     /// Records the call.
     ///
     /// # Errors
     /// The plan refuses it (`down`, `error`), or it cannot be recorded.
-    pub(crate) fn enter(
-        &self,
-        request: &HttpRequest,
-        keys: &[&str],
-    ) -> Result<Option<Turn<GatewayMode>>, Problem> {
+    pub(crate) fn enter(&self, request: &HttpRequest, keys: &[&str]) -> Result<Option<Turn<GatewayMode>>, Problem> {
         let turn = self.plan().take(keys, GatewayMode::concerns_calls);
         let call = Call {
             at: rfc3339(now_ms()),
@@ -66,23 +59,15 @@ impl Switchboard {
             key: keys.first().map(|key| (*key).to_owned()),
             plan: turn.map(|turn| turn.mode),
         };
-        self.calls()
-            .append(&call)
-            .map_err(|error| Problem::storage(&error))?;
+        self.calls().append(&call).map_err(|error| Problem::storage(&error))?;
         match turn.map(|turn| turn.mode) {
             Some(GatewayMode::Down) => {
                 hangup::cut(request);
-                Err(Problem::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "down",
-                    "the plan says that the gateway is down",
-                ))
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "down", "the plan says that the gateway is down"))
             }
-            Some(GatewayMode::Error) => Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "error",
-                "the plan says that the gateway errs",
-            )),
+            Some(GatewayMode::Error) => {
+                Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "error", "the plan says that the gateway errs"))
+            }
             _ => Ok(turn),
         }
     }
@@ -107,15 +92,11 @@ impl Switchboard {
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan<GatewayMode>> {
-        self.plan
-            .lock()
-            .expect("nothing panics while it holds the plan")
+        self.plan.lock().expect("nothing panics while it holds the plan")
     }
 
     fn calls(&self) -> MutexGuard<'_, Archive<Call>> {
-        self.calls
-            .lock()
-            .expect("nothing panics while it holds the calls")
+        self.calls.lock().expect("nothing panics while it holds the calls")
     }
 }
 
@@ -132,18 +113,10 @@ pub(crate) fn admin(routes: &mut web::ServiceConfig) {
                 })
                 .default_service(web::to(no_method)),
         )
-        .service(
-            web::resource("/admin/calls")
-                .get(list_calls)
-                .default_service(web::to(no_method)),
-        );
+        .service(web::resource("/admin/calls").get(list_calls).default_service(web::to(no_method)));
 }
 
-async fn set_plan(
-    request: HttpRequest,
-    body: Body,
-    board: web::Data<Switchboard>,
-) -> Result<HttpResponse, Problem> {
+async fn set_plan(request: HttpRequest, body: Body, board: web::Data<Switchboard>) -> Result<HttpResponse, Problem> {
     let plan = parse_json::<Plan<GatewayMode>>(request.headers(), body)?.check()?;
     tracing::info!(?plan, "a plan is in force");
     let answer = HttpResponse::Ok().json(&plan);
@@ -158,14 +131,8 @@ struct CallsQuery {
     limit: Option<String>,
 }
 
-async fn list_calls(
-    query: web::Query<CallsQuery>,
-    board: web::Data<Switchboard>,
-) -> Result<HttpResponse, Problem> {
+async fn list_calls(query: web::Query<CallsQuery>, board: web::Data<Switchboard>) -> Result<HttpResponse, Problem> {
     let window = Window::parse(query.cursor.as_deref(), query.limit.as_deref())?;
-    let page = board
-        .calls()
-        .page(query.key.as_ref(), window)
-        .map_err(|error| Problem::storage(&error))?;
+    let page = board.calls().page(query.key.as_ref(), window).map_err(|error| Problem::storage(&error))?;
     Ok(HttpResponse::Ok().json(page))
 }

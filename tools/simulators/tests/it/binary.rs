@@ -20,11 +20,7 @@ struct Process(Child);
 impl Process {
     fn start(part: &str, data_dir: &Path, ports: &[(&str, u16)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_simulators"));
-        command
-            .arg(part)
-            .env("DATA_DIR", data_dir)
-            .env("GATEWAY_SECRET", SECRET)
-            .env("LOG", "warn");
+        command.arg(part).env("DATA_DIR", data_dir).env("GATEWAY_SECRET", SECRET).env("LOG", "warn");
         for (name, port) in ports {
             command.env(name, format!("127.0.0.1:{port}"));
         }
@@ -46,11 +42,7 @@ impl Drop for Process {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 async fn ready(api: &Api) {
@@ -93,10 +85,7 @@ async fn a_killed_gateway_keeps_every_charge_it_answered_and_tells_each() {
                     let mut answered = Vec::new();
                     for n in 0.. {
                         let key = format!("charge:{round}-{client}-{n}");
-                        match api
-                            .send("/v1/charges", &charge_body(&key, "pm_ok", &url))
-                            .await
-                        {
+                        match api.send("/v1/charges", &charge_body(&key, "pm_ok", &url)).await {
                             Ok(response) if response.status() == 202 => answered.push(key),
                             _ => break,
                         }
@@ -126,10 +115,7 @@ async fn a_killed_gateway_keeps_every_charge_it_answered_and_tells_each() {
         .filter(|charge| charge["status"] == "captured")
         .map(|charge| charge["key"].as_str().unwrap())
         .collect();
-    let lost: Vec<_> = answered
-        .iter()
-        .filter(|key| !captured.contains(key.as_str()))
-        .collect();
+    let lost: Vec<_> = answered.iter().filter(|key| !captured.contains(key.as_str())).collect();
     assert!(lost.is_empty(), "{lost:?}");
     assert_eq!(captured.len(), charges.len());
     // Each is told, some twice, but never under two event IDs.
@@ -137,15 +123,9 @@ async fn a_killed_gateway_keeps_every_charge_it_answered_and_tells_each() {
         let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for received in merchant.received() {
             let key = received.event["key"].as_str().unwrap().to_owned();
-            told.entry(key)
-                .or_default()
-                .insert(received.event_id().to_owned());
+            told.entry(key).or_default().insert(received.event_id().to_owned());
         }
-        if told.len() == charges.len() {
-            Ok(told)
-        } else {
-            Err((told.len(), charges.len()))
-        }
+        if told.len() == charges.len() { Ok(told) } else { Err((told.len(), charges.len())) }
     })
     .await;
     assert!(told.values().all(|events| events.len() == 1));
@@ -183,16 +163,10 @@ async fn a_killed_sink_keeps_every_message_it_answered() {
 
     let _sink = Process::start("sink", dir.path(), &ports);
     ready(&api).await;
-    let ids: Vec<String> = all(&api, "/messages")
-        .await
-        .iter()
-        .map(|m| m["message_id"].as_str().unwrap().to_owned())
-        .collect();
+    let ids: Vec<String> =
+        all(&api, "/messages").await.iter().map(|m| m["message_id"].as_str().unwrap().to_owned()).collect();
     assert!(ids.len() >= answered);
-    assert!(
-        ids.iter().enumerate().all(|(n, id)| *id == n.to_string()),
-        "{ids:?}"
-    );
+    assert!(ids.iter().enumerate().all(|(n, id)| *id == n.to_string()), "{ids:?}");
 }
 
 #[actix_web::test]
@@ -208,19 +182,13 @@ async fn a_second_process_on_the_same_folder_is_refused_in_a_sentence() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&second.stderr);
-    assert!(
-        !second.status.success() && said.contains("another process uses"),
-        "{said}"
-    );
+    assert!(!second.status.success() && said.contains("another process uses"), "{said}");
 }
 
 #[actix_web::test]
 async fn without_a_secret_it_says_which_variable_is_missing() {
-    let output = Command::new(env!("CARGO_BIN_EXE_simulators"))
-        .arg("gateway")
-        .env_remove("GATEWAY_SECRET")
-        .output()
-        .unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_simulators")).arg("gateway").env_remove("GATEWAY_SECRET").output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("GATEWAY_SECRET is not set"));
 }

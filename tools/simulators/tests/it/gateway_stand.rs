@@ -30,11 +30,7 @@ impl GatewayStand {
         let api = Api::new(format!("http://{}", gateway.addr()));
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(gateway.run(shutdown.clone()));
-        Self {
-            api,
-            shutdown,
-            running,
-        }
+        Self { api, shutdown, running }
     }
 
     /// With a folder of its own, which must be kept.
@@ -58,10 +54,7 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(url: String) -> Self {
-        let client = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap();
+        let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { url, client }
     }
 
@@ -70,53 +63,26 @@ impl Api {
     }
 
     pub(crate) async fn send(&self, path: &str, body: &Value) -> reqwest::Result<Response> {
-        self.client
-            .post(format!("{}{path}", self.url))
-            .json(body)
-            .send()
-            .await
+        self.client.post(format!("{}{path}", self.url)).json(body).send().await
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
-        answer(
-            self.client
-                .get(format!("{}{path}", self.url))
-                .send()
-                .await
-                .unwrap(),
-        )
-        .await
+        answer(self.client.get(format!("{}{path}", self.url)).send().await.unwrap()).await
     }
 
     /// Charges 1,000 USD cents; the answer must be 202.
-    pub(crate) async fn charge(
-        &self,
-        key: &str,
-        payment_method: &str,
-        callback_url: &str,
-    ) -> Value {
-        let (status, charge) = self
-            .post(
-                "/v1/charges",
-                &charge_body(key, payment_method, callback_url),
-            )
-            .await;
+    pub(crate) async fn charge(&self, key: &str, payment_method: &str, callback_url: &str) -> Value {
+        let (status, charge) = self.post("/v1/charges", &charge_body(key, payment_method, callback_url)).await;
         assert_eq!(status, 202, "{charge}");
         charge
     }
 
     pub(crate) async fn refund(&self, key: &str, charge_key: &str, amount: i64) -> (u16, Value) {
-        self.post(
-            "/v1/refunds",
-            &json!({"key": key, "charge_key": charge_key, "amount": amount}),
-        )
-        .await
+        self.post("/v1/refunds", &json!({"key": key, "charge_key": charge_key, "amount": amount})).await
     }
 
     pub(crate) async fn cancel(&self, key: &str) -> Value {
-        let (status, charge) = self
-            .post(&format!("/v1/charges/{key}/cancel"), &json!({}))
-            .await;
+        let (status, charge) = self.post(&format!("/v1/charges/{key}/cancel"), &json!({})).await;
         assert_eq!(status, 200, "{charge}");
         charge
     }
@@ -143,12 +109,5 @@ pub(crate) fn charge_body(key: &str, payment_method: &str, callback_url: &str) -
 async fn answer(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
     let bytes = response.bytes().await.unwrap();
-    (
-        status,
-        if bytes.is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_slice(&bytes).unwrap()
-        },
-    )
+    (status, if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() })
 }

@@ -18,9 +18,7 @@ fn notice(order: u64) -> Message {
         .to("Household 7 <household-7@example.test>".parse().unwrap())
         .subject("Your order is confirmed ✓")
         .header(ContentType::TEXT_PLAIN)
-        .body(format!(
-            "Order {order} is confirmed.\n.a line with a dot\nGrüße\n"
-        ))
+        .body(format!("Order {order} is confirmed.\n.a line with a dot\nGrüße\n"))
         .unwrap()
 }
 
@@ -38,10 +36,7 @@ async fn a_notice_arrives_whole() {
     assert_eq!(message["channel"], "EMAIL");
     assert_eq!(message["to"], "household-7@example.test");
     assert_eq!(message["subject"], "Your order is confirmed ✓");
-    assert_eq!(
-        message["body"].as_str().unwrap().trim_end(),
-        "Order 4711 is confirmed.\n.a line with a dot\nGrüße"
-    );
+    assert_eq!(message["body"].as_str().unwrap().trim_end(), "Order 4711 is confirmed.\n.a line with a dot\nGrüße");
     assert!(message["at"].as_str().unwrap().ends_with('Z'));
     assert_eq!(sink.messages("").await.len(), 3);
 }
@@ -50,8 +45,7 @@ async fn a_notice_arrives_whole() {
 async fn many_at_once_all_arrive_and_survive_a_restart() {
     let (sink, dir) = SinkStand::fresh().await;
     let mailer = sink.mailer();
-    let sent =
-        futures_util::future::join_all((0..100).map(|n| mailer.send(notice(1_000 + n)))).await;
+    let sent = futures_util::future::join_all((0..100).map(|n| mailer.send(notice(1_000 + n)))).await;
     assert!(sent.iter().all(Result::is_ok), "{sent:?}");
     let before = sink.messages("?limit=200").await;
     assert_eq!(before.len(), 100);
@@ -89,11 +83,7 @@ struct Raw(BufReader<TcpStream>);
 
 impl Raw {
     async fn open(sink: &SinkStand) -> Self {
-        let mut raw = Self(BufReader::new(
-            TcpStream::connect(("127.0.0.1", sink.smtp_port))
-                .await
-                .unwrap(),
-        ));
+        let mut raw = Self(BufReader::new(TcpStream::connect(("127.0.0.1", sink.smtp_port)).await.unwrap()));
         assert_eq!(raw.code().await, "220");
         raw
     }
@@ -134,10 +124,7 @@ async fn pipelined_commands_and_data_are_taken_in_one_write() {
         assert_eq!(client.code().await, code);
     }
     let messages = sink.messages("?order=5").await;
-    let to: Vec<_> = messages
-        .iter()
-        .map(|message| message["to"].as_str().unwrap())
-        .collect();
+    let to: Vec<_> = messages.iter().map(|message| message["to"].as_str().unwrap()).collect();
     assert_eq!(to, ["b@example.test", "c@example.test"]);
     assert_eq!(messages[0]["body"], ".order 5\n");
     assert_eq!(messages[0]["message_id"], json!(null));
@@ -151,12 +138,7 @@ async fn commands_out_of_order_are_refused() {
     assert_eq!(client.ask("HELO me\r\n").await, "250");
     assert_eq!(client.ask("RCPT TO:<b@example.test>\r\n").await, "503");
     assert_eq!(client.ask("DATA\r\n").await, "503");
-    assert_eq!(
-        client
-            .ask("MAIL FROM:<a@example.test> SIZE=9999999\r\n")
-            .await,
-        "552"
-    );
+    assert_eq!(client.ask("MAIL FROM:<a@example.test> SIZE=9999999\r\n").await, "552");
     assert_eq!(client.ask("MAIL FROM:<>\r\n").await, "250");
     assert_eq!(client.ask("DATA\r\n").await, "503");
     assert_eq!(client.ask("RSET\r\n").await, "250");
@@ -170,21 +152,13 @@ async fn commands_out_of_order_are_refused() {
 async fn too_long_too_large_and_too_wrong_have_an_end() {
     let (sink, _dir) = SinkStand::fresh().await;
     let mut client = Raw::open(&sink).await;
-    assert_eq!(
-        client
-            .ask(&format!("NOOP {}\r\n", "x".repeat(20_000)))
-            .await,
-        "500"
-    );
+    assert_eq!(client.ask(&format!("NOOP {}\r\n", "x".repeat(20_000))).await, "500");
     let mut client = Raw::open(&sink).await;
     client.ask("EHLO me\r\n").await;
     client.ask("MAIL FROM:<a@example.test>\r\n").await;
     client.ask("RCPT TO:<b@example.test>\r\n").await;
     assert_eq!(client.ask("DATA\r\n").await, "354");
-    let large = format!(
-        "Subject: x\r\n\r\n{}.\r\n",
-        format!("{}\r\n", "y".repeat(998)).repeat(1_100)
-    );
+    let large = format!("Subject: x\r\n\r\n{}.\r\n", format!("{}\r\n", "y".repeat(998)).repeat(1_100));
     assert_eq!(client.ask(&large).await, "552");
     let mut codes = Vec::new();
     for _ in 0..11 {
@@ -193,8 +167,5 @@ async fn too_long_too_large_and_too_wrong_have_an_end() {
             break;
         }
     }
-    assert!(
-        codes.len() <= 11 && sink.messages("").await.is_empty(),
-        "{codes:?}"
-    );
+    assert!(codes.len() <= 11 && sink.messages("").await.is_empty(), "{codes:?}");
 }

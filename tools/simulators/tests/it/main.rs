@@ -1,5 +1,7 @@
 //! The simulators from outside, over real sockets on free ports. No test needs a server that it does not start itself.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod binary;
 mod calls;
 mod gateway_stand;
@@ -17,10 +19,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Panics
 /// It is not there in time; the last state is in the message.
-async fn eventually<T, S: std::fmt::Debug>(
-    deadline: Duration,
-    mut look: impl AsyncFnMut() -> Result<T, S>,
-) -> T {
+async fn eventually<T, S: std::fmt::Debug>(deadline: Duration, mut look: impl AsyncFnMut() -> Result<T, S>) -> T {
     let started = Instant::now();
     loop {
         match look().await {

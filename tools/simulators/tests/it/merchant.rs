@@ -56,23 +56,16 @@ impl Merchant {
         let addr = listener.local_addr().unwrap();
         let inbox = Arc::new(Mutex::new(Inbox::default()));
         let data = Data::new(Arc::clone(&inbox));
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(data.clone())
-                .route("/callback", web::post().to(receive))
-        })
-        .workers(1)
-        .disable_signals()
-        .listen(listener)
-        .unwrap()
-        .run();
+        let server =
+            HttpServer::new(move || App::new().app_data(data.clone()).route("/callback", web::post().to(receive)))
+                .workers(1)
+                .disable_signals()
+                .listen(listener)
+                .unwrap()
+                .run();
         let handle = server.handle();
         tokio::spawn(server);
-        Self {
-            addr,
-            inbox,
-            handle,
-        }
+        Self { addr, inbox, handle }
     }
 
     pub(crate) async fn close(self) -> SocketAddr {
@@ -103,36 +96,17 @@ impl Merchant {
     pub(crate) async fn wait_for(&self, key: &str, count: usize) -> Vec<Received> {
         eventually(Duration::from_secs(20), async || {
             let about = self.about(key);
-            if about.len() >= count {
-                Ok(about)
-            } else {
-                Err(about)
-            }
+            if about.len() >= count { Ok(about) } else { Err(about) }
         })
         .await
     }
 }
 
-async fn receive(
-    request: HttpRequest,
-    body: Bytes,
-    inbox: Data<Arc<Mutex<Inbox>>>,
-) -> HttpResponse {
-    let header = request
-        .headers()
-        .get("Gateway-Signature")
-        .unwrap()
-        .to_str()
-        .unwrap();
-    let (time, hex_mac) = header
-        .strip_prefix("t=")
-        .unwrap()
-        .split_once(",v1=")
-        .unwrap();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+#[expect(clippy::disallowed_methods, reason = "a receiver compares the signature's time with its own clock")]
+async fn receive(request: HttpRequest, body: Bytes, inbox: Data<Arc<Mutex<Inbox>>>) -> HttpResponse {
+    let header = request.headers().get("Gateway-Signature").unwrap().to_str().unwrap();
+    let (time, hex_mac) = header.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
     mac.update(format!("{time}.").as_bytes());
     mac.update(&body);
@@ -142,11 +116,7 @@ async fn receive(
     }
     let mut inbox = inbox.lock().unwrap();
     let event = serde_json::from_slice(&body).unwrap();
-    inbox.received.push(Received {
-        event,
-        raw: body,
-        at: Instant::now(),
-    });
+    inbox.received.push(Received { event, raw: body, at: Instant::now() });
     if inbox.refusals > 0 {
         inbox.refusals -= 1;
         return HttpResponse::InternalServerError().finish();

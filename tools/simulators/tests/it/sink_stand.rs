@@ -22,22 +22,13 @@ pub(crate) struct SinkStand {
 impl SinkStand {
     pub(crate) async fn start(data_dir: &Path) -> Self {
         let any = ([127, 0, 0, 1], 0).into();
-        let config = SinkConfig {
-            http_addr: any,
-            smtp_addr: any,
-            data_dir: data_dir.to_owned(),
-        };
+        let config = SinkConfig { http_addr: any, smtp_addr: any, data_dir: data_dir.to_owned() };
         let sink = Sink::build(config).await.unwrap();
         let api = Api::new(format!("http://{}", sink.http_addr()));
         let smtp_port = sink.smtp_addr().port();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(sink.run(shutdown.clone()));
-        Self {
-            api,
-            smtp_port,
-            shutdown,
-            running,
-        }
+        Self { api, smtp_port, shutdown, running }
     }
 
     /// With a folder of its own, which must be kept.
@@ -52,9 +43,7 @@ impl SinkStand {
     }
 
     pub(crate) fn mailer(&self) -> AsyncSmtpTransport<Tokio1Executor> {
-        AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("127.0.0.1")
-            .port(self.smtp_port)
-            .build()
+        AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("127.0.0.1").port(self.smtp_port).build()
     }
 
     pub(crate) async fn messages(&self, query: &str) -> Vec<Value> {
