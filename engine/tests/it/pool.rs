@@ -18,7 +18,7 @@ async fn every_limit_is_in_force() {
         ("lock_timeout", "5s"),
         ("idle_in_transaction_session_timeout", "5s"),
         ("tcp_keepalives_idle", "10"),
-        ("tcp_user_timeout", "25s"),
+        ("tcp_user_timeout", "25000"),
         ("plan_cache_mode", "force_custom_plan"),
         ("application_name", "test"),
     ] {
@@ -31,7 +31,7 @@ async fn every_limit_is_in_force() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_begins_leave_no_transaction_to_the_next_caller() {
-    let (_database, pool) = Database::migrated().await;
+    let (database, pool) = Database::migrated().await;
     let cancel = |microseconds| {
         let pool = pool.clone();
         async move {
@@ -50,15 +50,19 @@ async fn dropped_begins_leave_no_transaction_to_the_next_caller() {
     }
     let mut held = Vec::new();
     for _ in 0..4 {
-        let mut conn = pool.acquire().await.unwrap();
-        let (own, open): (i32, bool) = sqlx::query_as("SELECT pg_backend_pid(), now() <> statement_timestamp()")
-            .fetch_one(&mut *conn)
-            .await
-            .unwrap();
-        assert!(!open, "connection {own} came with an open transaction");
-        held.push(conn);
+        held.push(pool.acquire().await.unwrap());
     }
-    let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM facts").fetch_one(&mut *held[0]).await.unwrap();
+    // Seen from outside: a connection cannot tell it of itself.
+    let mut outside = database.pool(1).await.acquire().await.unwrap();
+    let open: Vec<(i32, String)> = sqlx::query_as(
+        "SELECT pid, state FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'",
+    )
+    .fetch_all(&mut *outside)
+    .await
+    .unwrap();
+    assert!(open.is_empty(), "open transactions: {open:?}");
+    let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM facts").fetch_one(&mut *outside).await.unwrap();
     assert_eq!(rows, 0);
 }
 
