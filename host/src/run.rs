@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use edge::commands::Commands;
-use edge::log::EngineLog;
 use edge::health::{Admin, Health, Report, Stopping};
+use edge::log::EngineLog;
 use edge::metrics::HttpMetrics;
 use edge::rotation::Rotating;
 use edge::routes::Routes;
@@ -70,6 +70,8 @@ pub struct Ready<S> {
     pub service: Arc<S>,
     /// The way in for commands; none for a service that takes none.
     pub commands: Option<Commands>,
+    /// Counts what signed routes refuse.
+    pub metrics: HttpMetrics,
 }
 
 /// What one service differs in from the others.
@@ -152,7 +154,8 @@ async fn start<P: Program>(
     let url = settings.database_url.reveal();
     let instance = format!("{name}@{}/{}", settings.http_addr, std::process::id());
     let processors = pool::connect(url, PoolOptions::new(instance.as_str(), PROCESSOR_CONNECTIONS)).await?;
-    let http = PoolOptions { acquire_timeout: HTTP_ACQUIRE, ..PoolOptions::new(format!("{name} http"), HTTP_CONNECTIONS) };
+    let http =
+        PoolOptions { acquire_timeout: HTTP_ACQUIRE, ..PoolOptions::new(format!("{name} http"), HTTP_CONNECTIONS) };
     let http = pool::connect(url, http).await?;
     stage.set_pool(http.clone());
     migrate(&processors, P::MIGRATIONS).await?;
@@ -187,7 +190,7 @@ async fn start<P: Program>(
         settings: engine::Settings { timer_grace: settings.timer_grace, ..engine::Settings::new(instance) },
     };
     stage.set_engine(Engine::start(parts).await?);
-    let routes = program.routes(Ready { base, service, commands });
+    let routes = program.routes(Ready { base, service, commands, metrics: http_metrics.clone() });
     Site::new(public, keys, http_metrics).documented(program.api()).start(routes)
 }
 
@@ -287,7 +290,11 @@ impl Stage {
                 }
                 None => {
                     let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    Report { ready: false, reasons: vec![format!("{name} is starting: {said}")], processors: Vec::new() }
+                    Report {
+                        ready: false,
+                        reasons: vec![format!("{name} is starting: {said}")],
+                        processors: Vec::new(),
+                    }
                 }
             }
         };

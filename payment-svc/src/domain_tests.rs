@@ -88,7 +88,7 @@ pub(crate) fn recorded(event: PaymentEvent, n: i64) -> Recorded<PaymentEvent> {
 pub(crate) fn given(inputs: &[Input]) -> State {
     let mut state = State::Unknown;
     for (n, input) in (1..).zip(inputs) {
-        let event = decide(&state, input).unwrap().expect("each of them says something");
+        let event = decide(&state, input).expect("each of them is taken").expect("each of them says something");
         state = evolve(state, &recorded(event, n));
     }
     state

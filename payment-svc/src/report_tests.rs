@@ -12,7 +12,7 @@ use crate::domain_tests::{
 };
 
 fn euro(amount: i64) -> Money {
-    Money::new(amount, Currency::parse("EUR").unwrap())
+    Money::new(amount, Currency::parse("EUR").expect("a code"))
 }
 
 fn captured(amount: Money, refund_due: bool) -> PaymentEvent {

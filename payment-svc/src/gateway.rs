@@ -1,0 +1,284 @@
+//! Whom we call: the payment gateway over HTTP, or an adapter that answers inside this process (for the bench).
+//!
+//! Every call carries a key derived from the order; where an earlier try cannot be excluded the gateway is asked by that
+//! key first (DESIGN §9, H10). What an answer means for a payment is [`crate::report`]'s.
+
+use std::time::Duration;
+
+use engine::service::{Outcome, Try};
+use events::id::OrderId;
+use events::money::{Currency, Money};
+use events::time::Timestamp;
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::domain::{Input as Rule, Report, State, charge_key, refund_key};
+use crate::processor::Input;
+use crate::state::Call;
+
+/// A call takes at most this long; the engine tries again.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections that are kept; as many as effects may be under way.
+const IDLE_CONNECTIONS: usize = 64;
+/// An answer is a small JSON object; more is not read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The method whose payer pays on the gateway's hosted page.
+const HOSTED_METHOD: &str = "pm_checkout";
+
+/// What a call needs, read just before it is made.
+#[derive(Debug, Clone)]
+pub struct Request {
+    order_id: OrderId,
+    call: Call,
+    /// The total for a charge, the money taken for a refund.
+    amount: Money,
+    /// Empty for a refund.
+    payment_method: String,
+    pay_by: Timestamp,
+}
+
+/// The call that a payment asks for, if any.
+#[must_use]
+pub fn request(state: &State) -> Option<Request> {
+    let (call, _) = state.call()?;
+    let payment = state.payment()?;
+    let terms = state.terms();
+    Some(Request {
+        order_id: payment.order_id,
+        call,
+        amount: state.taken().unwrap_or(payment.total),
+        payment_method: terms.map(|terms| terms.payment_method.clone()).unwrap_or_default(),
+        pay_by: terms.map_or(Timestamp(i64::MAX), |terms| terms.pay_by),
+    })
+}
+
+/// How payments are made.
+#[derive(Debug)]
+pub enum Gateway {
+    /// A real gateway over HTTP.
+    Http(Http),
+    /// Answers at once by the scripted tokens, without any call. For measuring everything but a gateway.
+    Inside,
+}
+
+/// The gateway's HTTP API.
+#[derive(Debug)]
+pub struct Http {
+    client: reqwest::Client,
+    /// Base URL without a slash at its end.
+    url: String,
+    /// Where the gateway reports to.
+    callback_url: String,
+    /// How long its callback may take before it is asked.
+    ask_after: Duration,
+}
+
+/// A charge or refund as the gateway shows it.
+#[derive(Debug, Deserialize)]
+struct Shown {
+    status: String,
+    amount: i64,
+    currency: Currency,
+}
+
+/// Why there is no answer to build on.
+enum Trouble {
+    Unreachable(String),
+    Failed(String),
+}
+
+impl Http {
+    /// A client of the gateway at `url`, which is told to report to `callback_url`.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(url: &str, callback_url: String, ask_after: Duration) -> anyhow::Result<Self> {
+        let client = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), callback_url, ask_after })
+    }
+
+    async fn charge(&self, request: &Request, attempt: Try) -> Result<Outcome<Input>, Trouble> {
+        let key = charge_key(request.order_id);
+        if attempt.may_have_called
+            && let Some(shown) = self.get(&format!("/v1/charges/{key}")).await?
+        {
+            return Ok(self.judge_charge(request, attempt, &shown));
+        }
+        if attempt.now >= request.pay_by {
+            return Ok(too_late(request, attempt.may_have_called));
+        }
+        let body = json!({
+            "key": key,
+            "amount": request.amount.amount,
+            "currency": request.amount.currency,
+            "payment_method": request.payment_method,
+            "callback_url": self.callback_url,
+        });
+        match self.post("/v1/charges", &body).await? {
+            (StatusCode::ACCEPTED | StatusCode::OK, _) => Ok(Outcome::Pending { ask_after: self.ask_after }),
+            // It was cancelled under this key before: nothing is or will be taken.
+            (StatusCode::CONFLICT, problem) if problem["code"] == "charge_cancelled" => {
+                Ok(answer(request, Report::Cancelled))
+            }
+            (status, problem) => permanent(status, &problem).map(|_| answer(request, Report::Failed)),
+        }
+    }
+
+    fn judge_charge(&self, request: &Request, attempt: Try, shown: &Shown) -> Outcome<Input> {
+        match final_word(shown) {
+            Some(report) => answer(request, report),
+            None if attempt.now >= request.pay_by => too_late(request, true),
+            None => Outcome::Pending { ask_after: self.ask_after },
+        }
+    }
+
+    async fn cancel(&self, request: &Request) -> Result<Outcome<Input>, Trouble> {
+        let path = format!("/v1/charges/{}/cancel", charge_key(request.order_id));
+        match self.post(&path, &json!({})).await? {
+            (StatusCode::OK, body) => {
+                let shown: Shown = serde_json::from_value(body).map_err(|error| Trouble::Failed(error.to_string()))?;
+                let report = final_word(&shown);
+                Ok(report.map_or(Outcome::Pending { ask_after: self.ask_after }, |report| answer(request, report)))
+            }
+            (status, problem) => Err(Trouble::Failed(format!("cancel answered {status}: {problem}"))),
+        }
+    }
+
+    async fn refund(&self, request: &Request, attempt: Try) -> Result<Outcome<Input>, Trouble> {
+        let key = refund_key(request.order_id);
+        if attempt.may_have_called
+            && let Some(shown) = self.get(&format!("/v1/refunds/{key}")).await?
+        {
+            return Ok(if shown.status == "succeeded" {
+                answer(request, Report::Refunded(Money::new(shown.amount, shown.currency)))
+            } else {
+                Outcome::Pending { ask_after: self.ask_after }
+            });
+        }
+        let body = json!({"key": key, "charge_key": charge_key(request.order_id), "amount": request.amount.amount});
+        match self.post("/v1/refunds", &body).await? {
+            (StatusCode::ACCEPTED | StatusCode::OK, _) => Ok(Outcome::Pending { ask_after: self.ask_after }),
+            (status, problem) => permanent(status, &problem).map(|code| answer(request, Report::RefundRefused(code))),
+        }
+    }
+
+    /// `None`: the gateway knows nothing under this key.
+    async fn get(&self, path: &str) -> Result<Option<Shown>, Trouble> {
+        let response = self.client.get(format!("{}{path}", self.url)).send().await.map_err(unreachable)?;
+        match read(response).await? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (StatusCode::OK, body) => {
+                serde_json::from_value(body).map(Some).map_err(|error| Trouble::Failed(error.to_string()))
+            }
+            (status, body) => Err(Trouble::Failed(format!("{path} answered {status}: {body}"))),
+        }
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Result<(StatusCode, Value), Trouble> {
+        let response = self.client.post(format!("{}{path}", self.url)).json(body).send().await.map_err(unreachable)?;
+        read(response).await
+    }
+}
+
+impl Gateway {
+    /// Where a person can pay, for the method that has a hosted page.
+    #[must_use]
+    pub fn pay_url(&self, order_id: OrderId, payment_method: &str) -> Option<String> {
+        match self {
+            Self::Http(http) if payment_method == HOSTED_METHOD => {
+                Some(format!("{}/checkout/{}", http.url, charge_key(order_id)))
+            }
+            Self::Http(_) | Self::Inside => None,
+        }
+    }
+
+    /// One try of a call.
+    pub(crate) async fn perform(&self, request: &Request, attempt: Try) -> Outcome<Input> {
+        let http = match self {
+            Self::Inside => return inside(request, attempt),
+            Self::Http(http) => http,
+        };
+        let outcome = match request.call {
+            Call::Charge => http.charge(request, attempt).await,
+            Call::Cancel => http.cancel(request).await,
+            Call::Refund => http.refund(request, attempt).await,
+        };
+        outcome.unwrap_or_else(|trouble| match trouble {
+            Trouble::Unreachable(message) => Outcome::Unreachable { message },
+            Trouble::Failed(message) => Outcome::Failed { code: "GATEWAY_ERROR", message },
+        })
+    }
+}
+
+/// What the scripted tokens answer, without a gateway. Silent ones stay silent until they are given up.
+fn inside(request: &Request, attempt: Try) -> Outcome<Input> {
+    let amount = request.amount;
+    let report = match (request.call, request.payment_method.as_str()) {
+        (Call::Refund, _) => Report::Refunded(amount),
+        (Call::Cancel, "pm_late") => Report::Captured(amount),
+        (Call::Cancel, _) => Report::Cancelled,
+        (Call::Charge, _) if attempt.now >= request.pay_by => return too_late(request, attempt.may_have_called),
+        (Call::Charge, "pm_ok" | "pm_slow" | "pm_twice" | "pm_early" | "pm_late_decline") => Report::Captured(amount),
+        (Call::Charge, "pm_wrong_amount") => Report::Captured(Money { amount: amount.amount + 1, ..amount }),
+        (Call::Charge, "pm_declined") => Report::Declined,
+        (Call::Charge, "pm_never" | "pm_late" | HOSTED_METHOD) => {
+            return Outcome::Pending { ask_after: Duration::from_secs(1) };
+        }
+        (Call::Charge, _) => Report::Failed,
+    };
+    answer(request, report)
+}
+
+fn answer(request: &Request, report: Report) -> Outcome<Input> {
+    Outcome::Answer(Input::Payment(Rule::Answer { order_id: request.order_id, report }))
+}
+
+fn too_late(request: &Request, may_be_charged: bool) -> Outcome<Input> {
+    Outcome::Answer(Input::Payment(Rule::ChargeTooLate { order_id: request.order_id, may_be_charged }))
+}
+
+/// What a status says finally; `None` for one that may still change.
+fn final_word(shown: &Shown) -> Option<Report> {
+    match shown.status.as_str() {
+        "captured" => Some(Report::captured(Money::new(shown.amount, shown.currency))),
+        "declined" => Some(Report::Declined),
+        "failed" => Some(Report::Failed),
+        "cancelled" => Some(Report::Cancelled),
+        _ => None,
+    }
+}
+
+/// A refusal that no repetition changes, as a code; everything else is tried again.
+fn permanent(status: StatusCode, problem: &Value) -> Result<String, Trouble> {
+    let again = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    if status.is_client_error() && !again {
+        let code = problem["code"].as_str().unwrap_or("REFUSED");
+        return Ok(code.chars().take(64).collect::<String>().to_uppercase());
+    }
+    Err(Trouble::Failed(format!("it answered {status}")))
+}
+
+/// A call that was not answered may have been heard: the next try asks first.
+#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
+fn unreachable(error: reqwest::Error) -> Trouble {
+    Trouble::Unreachable(error.to_string())
+}
+
+async fn read(mut response: reqwest::Response) -> Result<(StatusCode, Value), Trouble> {
+    let status = response.status();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > ANSWER_BYTES_MAX {
+            return Err(Trouble::Failed("its answer has no end".to_owned()));
+        }
+    }
+    Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+}
