@@ -224,7 +224,11 @@ fn histories(log: &Log) -> anyhow::Result<()> {
         let last = versions.entry(order.0).or_insert(0);
         ensure!(version == *last + 1, "I7: order {order}: version {version} follows {last}");
         let first = matches!(event, OrderEvent::OrderPlaced(_) | OrderEvent::OrderRejected(_));
-        ensure!(first == (version == 1) && version <= 2, "I7: order {order}: {} as version {version}", event.short_name());
+        ensure!(
+            first == (version == 1) && version <= 2,
+            "I7: order {order}: {} as version {version}",
+            event.short_name()
+        );
         *last = version;
     }
     Ok(())
@@ -286,11 +290,7 @@ async fn money(stack: &Stack, log: &Log) -> anyhow::Result<()> {
         let key = charge["key"].as_str().unwrap_or_default().to_owned();
         let captured = if charge["status"] == "captured" { charge["amount"].as_i64().unwrap_or(0) } else { 0 };
         // pm_wrong_amount takes another amount than asked; the ledger says what it gave back.
-        let net = if charge["refunded"].as_i64().unwrap_or(0) > 0 {
-            0
-        } else {
-            captured
-        };
+        let net = if charge["refunded"].as_i64().unwrap_or(0) > 0 { 0 } else { captured };
         ensure!(seen.insert(key.clone(), net).is_none(), "I4: two charges under {key}");
     }
     for (key, net) in &seen {
@@ -298,7 +298,10 @@ async fn money(stack: &Stack, log: &Log) -> anyhow::Result<()> {
         ensure!(*net == due, "I4: {key} nets {net}, but {due} is due: {:?}", ledger.iter().find(|c| c["key"] == *key));
     }
     for (key, due) in due.iter().filter(|(_, due)| **due > 0) {
-        ensure!(seen.contains_key(key) || !stack.charges_outside(), "I4: {due} is due for {key}, but was never charged");
+        ensure!(
+            seen.contains_key(key) || !stack.charges_outside(),
+            "I4: {due} is due for {key}, but was never charged"
+        );
     }
     Ok(())
 }

@@ -37,13 +37,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            instances: 1,
-            pay_within: "15m",
-            ask_gateway_after: "2s",
-            timer_grace: "5s",
-            gateway_adapter: "http",
-        }
+        Self { instances: 1, pay_within: "15m", ask_gateway_after: "2s", timer_grace: "5s", gateway_adapter: "http" }
     }
 }
 
@@ -444,7 +438,8 @@ fn rand_u32() -> u32 {
 fn keys(folder: &Path) -> anyhow::Result<(String, PathBuf)> {
     let (private, public) = (folder.join("signing.pem"), folder.join("verify.pem"));
     let run = |arguments: &[&std::ffi::OsStr]| -> anyhow::Result<()> {
-        let status = Command::new("openssl").args(arguments).stderr(Stdio::null()).status().context("running openssl")?;
+        let status =
+            Command::new("openssl").args(arguments).stderr(Stdio::null()).status().context("running openssl")?;
         ensure!(status.success(), "openssl: {status}");
         Ok(())
     };
