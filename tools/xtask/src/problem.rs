@@ -16,6 +16,8 @@ pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 pub(crate) enum Problem {
     /// Another `up` holds the folder's lock.
     AlreadyRunning { pid: String },
+    /// Another `verify` holds its folder's lock.
+    VerifyRunning { pid: String },
     /// Somebody listens on a port that a part needs.
     PortTaken { part: String, port: u16, by: String },
     /// The file system has too little room.
@@ -54,6 +56,9 @@ impl fmt::Display for Problem {
                 f,
                 "`cargo up` is already running in this folder (process {pid}): end it with `cargo down`, or start what is gone with `cargo up --missing`"
             ),
+            Self::VerifyRunning { pid } => {
+                write!(f, "`cargo verify` is already running in this checkout (process {pid}): wait for it or end it")
+            }
             Self::PortTaken { part, port, by } => write!(
                 f,
                 "port {port}, which {part} needs, is taken by {by}: end that, or move every port with `cargo up --port-base N`"

@@ -152,6 +152,10 @@ pub(crate) fn database_of(service: &str) -> &str {
 }
 
 /// The passed-on settings that this process' environment sets.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place of xtask that reads settings from the environment"
+)]
 pub(crate) fn overrides() -> BTreeMap<String, String> {
     PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }

@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Up) -> Result<()> {
     let status = Status::new();
     layout.check_space()?;
     layout.create()?;
-    let _lock = lock(&layout)?;
+    let _lock = lock(&layout, |pid| Problem::AlreadyRunning { pid })?;
     for left in records::end_leftovers(&layout) {
         status.say(&format!("{left} was left by an `up` that was killed; ended"));
     }
@@ -134,7 +134,10 @@ fn summary(running: usize, not_ready: &[(String, String)]) -> String {
 }
 
 /// Takes the folder's lock, which the kernel gives back when this process ends, however it ends.
-fn lock(layout: &Layout) -> Result<File> {
+///
+/// # Errors
+/// What `refusal` makes of the pid of the process that holds it.
+pub(crate) fn lock(layout: &Layout, refusal: impl FnOnce(String) -> Problem) -> Result<File> {
     let path = layout.lock_file();
     let mut file = File::options()
         .create(true)
@@ -146,7 +149,7 @@ fn lock(layout: &Layout) -> Result<File> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let pid = fs::read_to_string(&path).unwrap_or_default();
-            return Err(Problem::AlreadyRunning { pid }.into());
+            return Err(refusal(pid).into());
         }
         Err(TryLockError::Error(error)) => return Err(error).context("locking the folder"),
     }
@@ -222,14 +225,14 @@ mod tests {
         layout.home = std::env::temp_dir().join(format!("xtask-lock-{}", std::process::id()));
         layout.tools = layout.home.join("tools");
         layout.create().unwrap();
-        let first = lock(&layout).unwrap();
-        let refused = lock(&layout).unwrap_err();
+        let first = lock(&layout, |pid| Problem::AlreadyRunning { pid }).unwrap();
+        let refused = lock(&layout, |pid| Problem::AlreadyRunning { pid }).unwrap_err();
         let pid = std::process::id().to_string();
         assert_eq!(refused.downcast_ref(), Some(&Problem::AlreadyRunning { pid }));
         assert_eq!(running(&layout), Some(std::process::id()));
         drop(first);
         assert_eq!(running(&layout), None);
-        lock(&layout).unwrap();
+        lock(&layout, |pid| Problem::AlreadyRunning { pid }).unwrap();
         layout::remove(&layout.home).unwrap();
     }
 }

@@ -27,6 +27,7 @@ use crate::signals;
 use crate::sources;
 use crate::stack::{Stack, binary};
 use crate::status::Status;
+use crate::up;
 
 /// Bases of ports for the stack of tests: below the kernel's ephemeral ports, above those of `up`.
 const PORT_BASES: std::ops::RangeInclusive<u16> = 24_000..=31_000;
@@ -60,6 +61,11 @@ pub(crate) fn run(options: &Verify) -> Result<()> {
     layout.check_space()?;
     layout.create()?;
     let verify = layout.for_verify();
+    verify.create()?;
+    let _lock = up::lock(&verify, |pid| Problem::VerifyRunning { pid })?;
+    // Every run begins with empty servers and empty logs.
+    records::end_leftovers(&verify);
+    verify.wipe()?;
     verify.create()?;
     sources::provide_build_tools(&verify, options.no_root, &status)?;
     let mut run = Run { layout: verify, options, status, outcomes: Vec::new() };
@@ -169,9 +175,6 @@ impl Run<'_> {
 
     /// Starts the servers that tests need, on ports of their own and with empty data.
     fn start_stack(&self, e2e: bool) -> Result<(Stack, BTreeMap<String, String>)> {
-        records::end_leftovers(&self.layout);
-        self.layout.wipe()?;
-        self.layout.create()?;
         let base = ports::free_base(PORT_BASES.step_by(PORT_BASES_APART), 1)
             .context("no free range of 300 ports between 24000 and 31000 for the servers of the tests")?;
         let settings = Settings::new(Some(base))?;
