@@ -138,11 +138,12 @@ pub fn evolve(state: State, event: &Recorded<OrderEvent>) -> State {
                 version: placed.version,
                 placed_at: event.at,
                 updated_at: event.at,
+                last_sequence: event.sequence,
             },
             timer: Timer { due_at: placed.pay_by, set_by: event.mark() },
         },
         (OrderEvent::OrderConfirmed(confirmed), State::Placed { order, .. }) => {
-            State::Confirmed(order.moved(confirmed.version, event.at))
+            State::Confirmed(moved(order, confirmed.version, event))
         }
         // Compensation
         (OrderEvent::OrderRejected(rejected), State::Unknown) => State::Rejected(Rejected {
@@ -152,14 +153,15 @@ pub fn evolve(state: State, event: &Recorded<OrderEvent>) -> State {
             reason: rejected.reason,
             version: rejected.version,
             rejected_at: event.at,
+            last_sequence: event.sequence,
         }),
         (OrderEvent::OrderCancelled(cancelled), State::Placed { order, .. }) => State::Cancelled {
-            order: order.moved(cancelled.version, event.at),
+            order: moved(order, cancelled.version, event),
             reason: cancelled.reason,
             customer_reason: cancelled.customer_reason,
         },
         (OrderEvent::OrderExpired(expired), State::Placed { order, .. }) => {
-            State::Expired(order.moved(expired.version, event.at))
+            State::Expired(moved(order, expired.version, event))
         }
         // A refusal is remembered with its command, not in the order.
         (OrderEvent::CommandRefused(_), state) => state,
@@ -172,6 +174,10 @@ pub fn evolve(state: State, event: &Recorded<OrderEvent>) -> State {
             state,
         ) => state,
     }
+}
+
+fn moved(order: Order, version: i64, event: &Recorded<OrderEvent>) -> Order {
+    Order { version, updated_at: event.at, last_sequence: event.sequence, ..order }
 }
 
 /// The order while it is open, `None` once it is final: what comes then is a repeat or too late.

@@ -1,8 +1,11 @@
 //! The order service: it takes orders, follows stock and payment, and says what became of each.
 
-pub mod domain;
-pub mod state;
 pub mod catalogue;
+pub mod domain;
+pub mod processor;
+mod row;
+pub mod state;
+pub mod store;
 
 #[cfg(test)]
 mod domain_properties;

@@ -58,6 +58,8 @@ pub struct Order {
     pub placed_at: Timestamp,
     /// Time of its last event.
     pub updated_at: Timestamp,
+    /// `ce_sequence` of its last event: where the log goes on about it.
+    pub last_sequence: i64,
 }
 
 /// An order that never came to be.
@@ -75,6 +77,8 @@ pub struct Rejected {
     pub version: i64,
     /// Time of the rejection.
     pub rejected_at: Timestamp,
+    /// `ce_sequence` of the rejection.
+    pub last_sequence: i64,
 }
 
 /// When an order expires, and which event said so.
@@ -120,15 +124,20 @@ impl Status {
     }
 }
 
-impl Order {
-    /// The order after one more event.
-    #[must_use]
-    pub(crate) fn moved(self, version: i64, updated_at: Timestamp) -> Self {
-        Self { version, updated_at, ..self }
-    }
-}
-
 impl State {
+    /// The order it is about, once there is one.
+    #[must_use]
+    pub fn order_id(&self) -> Option<OrderId> {
+        match self {
+            Self::Unknown => None,
+            Self::Rejected(rejected) => Some(rejected.order_id),
+            Self::Placed { order, .. }
+            | Self::Confirmed(order)
+            | Self::Cancelled { order, .. }
+            | Self::Expired(order) => Some(order.order_id),
+        }
+    }
+
     /// The version, once there is an order.
     #[must_use]
     pub fn version(&self) -> Option<i64> {

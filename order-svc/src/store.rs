@@ -1,0 +1,221 @@
+//! What is in Postgres: orders, and the catalogue they are priced from.
+//!
+//! One function per statement; the caller owns the transaction. Positions, outbox and remembered commands are the
+//! engine's. Every array that is bound is made from the same rows, so all have one length.
+
+use std::collections::BTreeMap;
+
+use engine::clock::{from_utc, to_utc};
+use engine::migrate::{MigrationSet, Schema};
+use engine::service::Window;
+use events::id::{EventId, OrderId, ProductId};
+use events::record::SetBy;
+use events::time::Timestamp;
+use sqlx::PgConnection;
+use sqlx::migrate::Migrator;
+use time::OffsetDateTime;
+
+use crate::catalogue::Product;
+use crate::row::{OrderRow, ProductRow};
+use crate::state::{State, Status};
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/projection");
+/// The tables of this service; the engine's are the engine's.
+pub const MIGRATIONS: MigrationSet = MigrationSet { schema: Schema::Projection, name: "orders", migrator: &MIGRATOR };
+
+/// The orders of these IDs; one that was never placed is missing.
+pub async fn load_orders(conn: &mut PgConnection, order_ids: &[i64]) -> Result<BTreeMap<OrderId, State>, sqlx::Error> {
+    let rows: Vec<OrderRow> = sqlx::query_as(
+        "SELECT order_id, status, version, customer_id, lines::text AS lines, total_amount, currency, reason,
+                customer_reason, pay_by, placed_at, updated_at, last_sequence, expires_at, expires_set_by,
+                expires_set_by_sequence
+         FROM orders WHERE order_id = ANY($1)",
+    )
+    .bind(order_ids)
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(|row| Ok((OrderId(row.order_id), row.state()?))).collect()
+}
+
+/// Writes orders as they are now. What never changes in an order is not written again.
+pub async fn save_orders(
+    conn: &mut PgConnection,
+    partition: i32,
+    orders: &BTreeMap<OrderId, &State>,
+) -> Result<(), sqlx::Error> {
+    let rows: Vec<OrderRow> = orders.iter().filter_map(|(order_id, state)| OrderRow::of(*order_id, state)).collect();
+    sqlx::query(
+        "INSERT INTO orders AS o (partition, order_id, status, version, customer_id, lines, total_amount, currency,
+                                  reason, customer_reason, pay_by, placed_at, updated_at, last_sequence, expires_at,
+                                  expires_set_by, expires_set_by_sequence)
+         SELECT $1, u.order_id, u.status, u.version, u.customer_id, u.lines::jsonb, u.total_amount, u.currency,
+                u.reason, u.customer_reason, u.pay_by, u.placed_at, u.updated_at, u.last_sequence, u.expires_at,
+                u.expires_set_by, u.expires_set_by_sequence
+         FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::text[],
+                     $9::text[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[],
+                     $14::bigint[], $15::timestamptz[], $16::bigint[], $17::bigint[])
+              AS u (order_id, status, version, customer_id, lines, total_amount, currency, reason, customer_reason,
+                    pay_by, placed_at, updated_at, last_sequence, expires_at, expires_set_by,
+                    expires_set_by_sequence)
+         ON CONFLICT (order_id) DO UPDATE
+         SET status = EXCLUDED.status, version = EXCLUDED.version, reason = EXCLUDED.reason,
+             customer_reason = EXCLUDED.customer_reason, updated_at = EXCLUDED.updated_at,
+             last_sequence = EXCLUDED.last_sequence, expires_at = EXCLUDED.expires_at,
+             expires_set_by = EXCLUDED.expires_set_by,
+             expires_set_by_sequence = EXCLUDED.expires_set_by_sequence",
+    )
+    .bind(partition)
+    .bind(column(&rows, |row| row.order_id))
+    .bind(column(&rows, |row| row.status.as_str()))
+    .bind(column(&rows, |row| row.version))
+    .bind(column(&rows, |row| row.customer_id.as_str()))
+    .bind(column(&rows, |row| row.lines.as_str()))
+    .bind(column(&rows, |row| row.total_amount))
+    .bind(column(&rows, |row| row.currency.as_deref()))
+    .bind(column(&rows, |row| row.reason.as_deref()))
+    .bind(column(&rows, |row| row.customer_reason.as_deref()))
+    .bind(column(&rows, |row| row.pay_by))
+    .bind(column(&rows, |row| row.placed_at))
+    .bind(column(&rows, |row| row.updated_at))
+    .bind(column(&rows, |row| row.last_sequence))
+    .bind(column(&rows, |row| row.expires_at))
+    .bind(column(&rows, |row| row.expires_set_by))
+    .bind(column(&rows, |row| row.expires_set_by_sequence))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(field).collect()
+}
+
+/// The timers of a processor that are due in the window, the earliest first: order, and the event that set it.
+pub async fn due_timers(
+    conn: &mut PgConnection,
+    partition: i32,
+    window: Window,
+) -> Result<Vec<(OrderId, SetBy)>, sqlx::Error> {
+    let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT order_id, expires_set_by, expires_set_by_sequence FROM orders
+         WHERE partition = $1 AND expires_at BETWEEN $2 AND $3
+         ORDER BY expires_at, order_id LIMIT $4",
+    )
+    .bind(partition)
+    .bind(to_utc(window.from))
+    .bind(to_utc(window.until))
+    .bind(window.limit)
+    .fetch_all(conn)
+    .await?;
+    let timer = |(order_id, event_id, sequence)| (OrderId(order_id), SetBy { event_id: EventId(event_id), sequence });
+    Ok(rows.into_iter().map(timer).collect())
+}
+
+/// The earliest timer of a processor, due or not.
+pub async fn next_timer(conn: &mut PgConnection, partition: i32) -> Result<Option<Timestamp>, sqlx::Error> {
+    let row: (Option<OffsetDateTime>,) =
+        sqlx::query_as("SELECT min(expires_at) FROM orders WHERE partition = $1 AND expires_at IS NOT NULL")
+            .bind(partition)
+            .fetch_one(conn)
+            .await?;
+    Ok(row.0.map(from_utc))
+}
+
+/// The products of these IDs, listed or not; one that was never listed is missing.
+pub async fn load_products(
+    conn: &mut PgConnection,
+    product_ids: &[i64],
+) -> Result<BTreeMap<ProductId, Product>, sqlx::Error> {
+    let rows: Vec<ProductRow> = sqlx::query_as(
+        "SELECT product_id, name, price_amount, currency, listed FROM catalogue WHERE product_id = ANY($1)",
+    )
+    .bind(product_ids)
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(|row| Ok((ProductId(row.product_id), row.product()?))).collect()
+}
+
+/// Writes products as they are now.
+pub async fn save_products(
+    conn: &mut PgConnection,
+    products: &BTreeMap<ProductId, &Product>,
+) -> Result<(), sqlx::Error> {
+    let rows: Vec<&Product> = products.values().copied().collect();
+    sqlx::query(
+        "INSERT INTO catalogue (product_id, name, price_amount, currency, listed)
+         SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bool[])
+         ON CONFLICT (product_id) DO UPDATE
+         SET name = EXCLUDED.name, price_amount = EXCLUDED.price_amount, currency = EXCLUDED.currency,
+             listed = EXCLUDED.listed",
+    )
+    .bind(column(&rows, |product| product.product_id.0))
+    .bind(column(&rows, |product| product.name.as_str()))
+    .bind(column(&rows, |product| product.price.amount))
+    .bind(column(&rows, |product| product.price.currency.to_string()))
+    .bind(column(&rows, |product| product.listed))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Which orders a list shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OrderFilter<'a> {
+    /// Only this customer's.
+    pub customer_id: Option<&'a str>,
+    /// Only of this status.
+    pub status: Option<Status>,
+    /// Only behind this one.
+    pub before: Option<OrderId>,
+}
+
+/// A page of orders, the highest ID first.
+pub async fn list_orders(
+    conn: &mut PgConnection,
+    filter: OrderFilter<'_>,
+    limit: i64,
+) -> Result<Vec<State>, sqlx::Error> {
+    let rows: Vec<OrderRow> = sqlx::query_as(
+        "SELECT order_id, status, version, customer_id, lines::text AS lines, total_amount, currency, reason,
+                customer_reason, pay_by, placed_at, updated_at, last_sequence, expires_at, expires_set_by,
+                expires_set_by_sequence
+         FROM orders
+         WHERE ($1::text IS NULL OR customer_id = $1) AND ($2::text IS NULL OR status = $2)
+               AND ($3::bigint IS NULL OR order_id < $3)
+         ORDER BY order_id DESC LIMIT $4",
+    )
+    .bind(filter.customer_id)
+    .bind(filter.status.map(Status::as_str))
+    .bind(filter.before.map(|order_id| order_id.0))
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(OrderRow::state).collect()
+}
+
+/// A page of the products that can be ordered, the lowest ID first.
+pub async fn list_products(
+    conn: &mut PgConnection,
+    after: Option<ProductId>,
+    limit: i64,
+) -> Result<Vec<Product>, sqlx::Error> {
+    let rows: Vec<ProductRow> = sqlx::query_as(
+        "SELECT product_id, name, price_amount, currency, listed FROM catalogue
+         WHERE listed AND product_id > $1
+         ORDER BY product_id LIMIT $2",
+    )
+    .bind(after.map_or(0, |product_id| product_id.0))
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(ProductRow::product).collect()
+}
+
+/// The sequences of the order's events that a command caused, refusals among them.
+pub async fn command_sequences(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<i64>, sqlx::Error> {
+    let rows: Vec<(i64,)> = sqlx::query_as("SELECT sequence FROM commands WHERE subject = $1 ORDER BY sequence")
+        .bind(order_id.0)
+        .fetch_all(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(sequence,)| sequence).collect())
+}

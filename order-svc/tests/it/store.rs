@@ -1,0 +1,153 @@
+//! What is written is read again: every kind of row, in batches, and as lists.
+
+use std::collections::BTreeMap;
+
+use engine::service::Window;
+use events::code::{CancelReason, CustomerReason, RejectReason};
+use events::id::{EventId, OrderId, ProductId};
+use events::money::{Currency, Money};
+use events::order::{OrderLine, PricedLine};
+use events::record::SetBy;
+use events::time::Timestamp;
+use order_svc::catalogue::Product;
+use order_svc::state::{Order, Rejected, State, Status, Timer};
+use order_svc::store::{self, OrderFilter};
+
+use crate::database;
+
+const T0: i64 = 1_767_225_600_000;
+
+fn usd(amount: i64) -> Money {
+    Money::new(amount, Currency::USD)
+}
+
+fn order(id: i64, customer: &str) -> Order {
+    let line = |product| PricedLine { product_id: ProductId(product), quantity: 2, unit_price: usd(99) };
+    Order {
+        order_id: OrderId(id),
+        customer_id: customer.to_owned(),
+        lines: vec![line(1), line(i64::MAX)],
+        total: usd(396),
+        pay_by: Timestamp(T0 + 900_000 + id),
+        version: 1,
+        placed_at: Timestamp(T0 + 1),
+        updated_at: Timestamp(T0 + 2),
+        last_sequence: id,
+    }
+}
+
+fn placed(id: i64, customer: &str) -> State {
+    let order = order(id, customer);
+    let set_by = SetBy { event_id: EventId(id + 1_000), sequence: id };
+    State::Placed { timer: Timer { due_at: order.pay_by, set_by }, order }
+}
+
+fn rejected(id: i64) -> State {
+    State::Rejected(Rejected {
+        order_id: OrderId(id),
+        customer_id: "c-1".to_owned(),
+        lines: vec![OrderLine { product_id: ProductId(7), quantity: -1 }],
+        reason: RejectReason::InvalidLines,
+        version: 1,
+        rejected_at: Timestamp(T0),
+        last_sequence: id,
+    })
+}
+
+/// One of each kind.
+fn all() -> BTreeMap<OrderId, State> {
+    let cancelled = |id, reason, customer_reason| State::Cancelled { order: order(id, "c-1"), reason, customer_reason };
+    let states = [
+        placed(1, "c-1"),
+        State::Confirmed(order(2, "c-1")),
+        cancelled(3, CancelReason::OutOfStock, None),
+        cancelled(4, CancelReason::Customer, Some(CustomerReason::FoundCheaper)),
+        State::Expired(order(5, "c-2")),
+        rejected(6),
+    ];
+    (1..).map(OrderId).zip(states).collect()
+}
+
+fn borrowed(states: &BTreeMap<OrderId, State>) -> BTreeMap<OrderId, &State> {
+    states.iter().map(|(id, state)| (*id, state)).collect()
+}
+
+#[tokio::test]
+async fn every_kind_of_order_reads_back() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    store::save_orders(&mut conn, 3, &borrowed(&all())).await.unwrap();
+    let loaded = store::load_orders(&mut conn, &[6, 5, 4, 3, 2, 1, 99]).await.unwrap();
+    assert_eq!(loaded, all());
+}
+
+#[tokio::test]
+async fn an_order_that_moves_on_keeps_what_it_was_placed_with() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    let before = BTreeMap::from([(OrderId(1), placed(1, "c-1"))]);
+    store::save_orders(&mut conn, 0, &borrowed(&before)).await.unwrap();
+    let moved = Order { version: 2, updated_at: Timestamp(T0 + 9), last_sequence: 8, ..order(1, "c-1") };
+    let after = BTreeMap::from([(OrderId(1), State::Confirmed(moved))]);
+    store::save_orders(&mut conn, 0, &borrowed(&after)).await.unwrap();
+    assert_eq!(store::load_orders(&mut conn, &[1]).await.unwrap(), after);
+}
+
+#[tokio::test]
+async fn timers_are_those_of_the_partition_and_the_window() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    assert_eq!(store::next_timer(&mut conn, 0).await.unwrap(), None);
+    let of_zero: BTreeMap<_, _> = [1, 2, 3].map(|id| (OrderId(id), placed(id, "c-1"))).into();
+    store::save_orders(&mut conn, 0, &borrowed(&of_zero)).await.unwrap();
+    let of_one: BTreeMap<_, _> = [(OrderId(4), placed(4, "c-1")), (OrderId(6), rejected(6))].into();
+    store::save_orders(&mut conn, 1, &borrowed(&of_one)).await.unwrap();
+
+    let due = |n: i64| Timestamp(T0 + 900_000 + n);
+    let mark = |n: i64| (OrderId(n), SetBy { event_id: EventId(n + 1_000), sequence: n });
+    assert_eq!(store::next_timer(&mut conn, 0).await.unwrap(), Some(due(1)));
+    assert_eq!(store::next_timer(&mut conn, 1).await.unwrap(), Some(due(4)));
+    let window = |from, until, limit| Window { from, until, limit };
+    let timers = store::due_timers(&mut conn, 0, window(Timestamp(0), due(2), 10)).await.unwrap();
+    assert_eq!(timers, [mark(1), mark(2)]);
+    let timers = store::due_timers(&mut conn, 0, window(due(2), due(9), 1)).await.unwrap();
+    assert_eq!(timers, [mark(2)]);
+}
+
+#[tokio::test]
+async fn lists_are_filtered_and_newest_first() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    store::save_orders(&mut conn, 0, &borrowed(&all())).await.unwrap();
+    let mut list = async |filter: OrderFilter<'static>, limit| -> Vec<i64> {
+        let states = store::list_orders(&mut conn, filter, limit).await.unwrap();
+        states.iter().map(|state| state.order_id().unwrap().0).collect()
+    };
+    let none = OrderFilter::default();
+    assert_eq!(list(none, 10).await, [6, 5, 4, 3, 2, 1]);
+    assert_eq!(list(none, 2).await, [6, 5]);
+    assert_eq!(list(OrderFilter { before: Some(OrderId(5)), ..none }, 2).await, [4, 3]);
+    assert_eq!(list(OrderFilter { customer_id: Some("c-2"), ..none }, 10).await, [5]);
+    let cancelled = OrderFilter { customer_id: Some("c-1"), status: Some(Status::Cancelled), ..none };
+    assert_eq!(list(cancelled, 10).await, [4, 3]);
+    assert_eq!(list(OrderFilter { customer_id: Some("c-9"), ..none }, 10).await, [0_i64; 0]);
+}
+
+#[tokio::test]
+async fn the_catalogue_reads_back_and_lists_what_can_be_ordered() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    let product = |id, listed| {
+        let price = Money::new(i64::MAX, Currency::parse("EUR").unwrap());
+        (ProductId(id), Product { product_id: ProductId(id), name: "Birne \u{1f350}".to_owned(), price, listed })
+    };
+    let products: BTreeMap<_, _> = [product(1, true), product(2, false), product(3, true), product(4, true)].into();
+    let borrowed = products.iter().map(|(id, product)| (*id, product)).collect();
+    store::save_products(&mut conn, &borrowed).await.unwrap();
+    store::save_products(&mut conn, &borrowed).await.unwrap();
+    assert_eq!(store::load_products(&mut conn, &[1, 2, 3, 4, 5]).await.unwrap(), products);
+    let page = store::list_products(&mut conn, None, 2).await.unwrap();
+    assert_eq!(page, [product(1, true).1, product(3, true).1]);
+    let page = store::list_products(&mut conn, Some(ProductId(3)), 2).await.unwrap();
+    assert_eq!(page, [product(4, true).1]);
+}
