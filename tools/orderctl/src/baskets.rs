@@ -178,17 +178,18 @@ mod tests {
 
     #[test]
     fn a_product_without_a_name_is_left_out() {
-        let path = write("names", "message m { OPTIONAL INT64 product_id; OPTIONAL BINARY product_type (UTF8); }", |writer| {
-            let mut group = writer.next_row_group().unwrap();
-            let mut column = group.next_column().unwrap().unwrap();
-            column.typed::<Int64Type>().write_batch(&[1, 2], Some(&[1, 1]), None).unwrap();
-            column.close().unwrap();
-            let mut column = group.next_column().unwrap().unwrap();
-            let name = [ByteArray::from("BANANAS")];
-            column.typed::<ByteArrayType>().write_batch(&name, Some(&[0, 1]), None).unwrap();
-            column.close().unwrap();
-            group.close().unwrap();
-        });
+        let path =
+            write("names", "message m { OPTIONAL INT64 product_id; OPTIONAL BINARY product_type (UTF8); }", |writer| {
+                let mut group = writer.next_row_group().unwrap();
+                let mut column = group.next_column().unwrap().unwrap();
+                column.typed::<Int64Type>().write_batch(&[1, 2], Some(&[1, 1]), None).unwrap();
+                column.close().unwrap();
+                let mut column = group.next_column().unwrap().unwrap();
+                let name = [ByteArray::from("BANANAS")];
+                column.typed::<ByteArrayType>().write_batch(&name, Some(&[0, 1]), None).unwrap();
+                column.close().unwrap();
+                group.close().unwrap();
+            });
         assert_eq!(names(&path).unwrap(), HashMap::from([(2, "BANANAS".to_owned())]));
         std::fs::remove_file(path).unwrap();
     }

@@ -16,9 +16,9 @@ use crate::outcomes::Outcomes;
 use crate::output::{Output, table};
 use crate::plan::Product;
 use crate::progress::Progress;
+use crate::services::ServiceName;
 use crate::settings::Settings;
 use crate::shop::{Shop, import_id};
-use crate::services::ServiceName;
 
 const TOKEN_LIFE: Duration = Duration::from_secs(3 * 3_600);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -93,9 +93,8 @@ async fn measure(
 /// Lists and stocks the bench's products, once per stack: the last one's stock tells whether that was done.
 async fn stock_up(settings: &Settings, progress: &Progress) -> anyhow::Result<()> {
     let client = Client::new(settings, PATIENCE)?;
-    let products: Vec<Product> = bench::products()
-        .map(|id| Product { id, name: format!("BENCH {id}"), price: PRICE, stock: PIECES })
-        .collect();
+    let products: Vec<Product> =
+        bench::products().map(|id| Product { id, name: format!("BENCH {id}"), price: PRICE, stock: PIECES }).collect();
     let shop = Shop { client: &client, import: import_id("bench"), in_flight: IN_FLIGHT, patience: PATIENCE };
     let wanted: Vec<(i64, i64)> = products.iter().map(|product| (product.id, product.stock)).collect();
     let codec = settings.registry()?.codec_without_memory().await?;
@@ -138,7 +137,8 @@ async fn target(settings: &Settings) -> anyhow::Result<Target> {
 }
 
 fn show(report: &bench::Report) -> String {
-    let number = |value: Option<f64>, digits: usize| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
+    let number =
+        |value: Option<f64>, digits: usize| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
     let rows = [
         ["orders confirmed per second".to_owned(), format!("{:.0}", report.orders_per_second)],
         ["baseline, pgbench".to_owned(), number(report.baseline_orders_per_second, 0)],

@@ -24,7 +24,9 @@ pub struct Cli {
 
 /// Where the stack is. What is not given comes from ORDERLOG_* variables, then from .orderlog/env and stack.json.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Where the stack is (default: ORDERLOG_* variables, then .orderlog/ of this or a parent folder)")]
+#[command(
+    next_help_heading = "Where the stack is (default: ORDERLOG_* variables, then .orderlog/ of this or a parent folder)"
+)]
 pub struct Place {
     /// Broker, host:port
     #[arg(long, global = true, env = "ORDERLOG_KAFKA", hide_env_values = true, hide_short_help = true)]

@@ -2,13 +2,13 @@
 //!
 //! A record that cannot be decoded is shown with the reason and its bytes, never left out.
 
+use engine::record::Record;
 use events::codec::{Codec, DecodeError, schema_id};
 use events::envelope::{self, name};
 use events::inventory::{InventoryCommand, InventoryEvent};
 use events::notification::NotificationEvent;
 use events::order::{OrderCommand, OrderEvent};
 use events::payment::{PaymentCommand, PaymentEvent};
-use engine::record::Record;
 use serde_json::{Map, Value, json};
 
 /// A decoded value.

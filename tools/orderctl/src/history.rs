@@ -69,7 +69,10 @@ mod tests {
 
     #[test]
     fn a_row_names_its_aggregate() {
-        assert_eq!(aggregate(r#"{"order_id":226873219453231104,"version":2}"#, "order_id").as_deref(), Some("226873219453231104"));
+        assert_eq!(
+            aggregate(r#"{"order_id":226873219453231104,"version":2}"#, "order_id").as_deref(),
+            Some("226873219453231104")
+        );
         assert_eq!(aggregate(r#"{"command_id":1,"subject":7}"#, "command_id").as_deref(), Some("7"));
         assert_eq!(aggregate(r#"{"name":"x"}"#, "name").as_deref(), Some("x"));
         assert_eq!(aggregate("no json", "order_id"), None);

@@ -50,8 +50,7 @@ pub(crate) async fn run(settings: &Settings, out: Output, args: Import) -> anyho
     let kafka = settings.kafka_answers().await?;
     let codec = settings.registry()?.codec_without_memory().await?;
     let outcomes = Outcomes::follow(kafka, codec);
-    let shop =
-        Shop { client: &client, import: import_id(IMPORT), in_flight: args.in_flight, patience: args.patience };
+    let shop = Shop { client: &client, import: import_id(IMPORT), in_flight: args.in_flight, patience: args.patience };
     stock_up(&shop, &plan, &args, &outcomes, &progress).await?;
     let (accepted, refused) = order(&shop, &plan, &args, &progress).await?;
     settle(&accepted, &outcomes, &args, &progress).await?;
@@ -132,12 +131,7 @@ async fn stock_up(
 type Counts = BTreeMap<String, usize>;
 
 /// Returns the IDs of accepted orders, and the refused ones by problem type.
-async fn order(
-    shop: &Shop<'_>,
-    plan: &Plan,
-    args: &Import,
-    progress: &Progress,
-) -> anyhow::Result<(Vec<i64>, Counts)> {
+async fn order(shop: &Shop<'_>, plan: &Plan, args: &Import, progress: &Progress) -> anyhow::Result<(Vec<i64>, Counts)> {
     let bar = progress.bar("orders", plan.baskets.len());
     let mut accepted = Vec::with_capacity(plan.baskets.len());
     let mut refused = Counts::new();

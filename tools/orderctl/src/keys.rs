@@ -44,10 +44,8 @@ fn pair() -> anyhow::Result<(String, String)> {
 
 fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let lines: Vec<&str> = (0..text.len())
-        .step_by(PEM_COLUMNS)
-        .map(|start| &text[start..text.len().min(start + PEM_COLUMNS)])
-        .collect();
+    let lines: Vec<&str> =
+        (0..text.len()).step_by(PEM_COLUMNS).map(|start| &text[start..text.len().min(start + PEM_COLUMNS)]).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 

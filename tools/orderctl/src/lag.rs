@@ -96,8 +96,7 @@ fn one(
 ) -> anyhow::Result<Lag> {
     let places: Vec<Partition> = inputs.iter().map(|topic| (kafka.topic(topic), partition)).collect();
     let marks = own_log::watermarks(kafka, &places)?;
-    let mut lag =
-        Lag { service, partition, source: "none", events: 0, seconds: 0, topics: BTreeMap::new() };
+    let mut lag = Lag { service, partition, source: "none", events: 0, seconds: 0, topics: BTreeMap::new() };
     for ((topic, place), (low, high)) in inputs.iter().zip(&places).zip(marks) {
         let position = known.get(place).copied();
         if position.is_some() {

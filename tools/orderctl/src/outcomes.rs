@@ -57,8 +57,11 @@ impl Outcomes {
                 let starts = ranges(&kafka, &topics, None, Start::Beginning)?;
                 let follower = Follower::open(&kafka, starts.iter().map(|(place, from, _)| (place.clone(), *from)))?;
                 // What the log held when reading began.
-                let mut behind: HashMap<Partition, i64> =
-                    starts.into_iter().filter(|(_, from, end)| from < end).map(|(place, _, end)| (place, end)).collect();
+                let mut behind: HashMap<Partition, i64> = starts
+                    .into_iter()
+                    .filter(|(_, from, end)| from < end)
+                    .map(|(place, _, end)| (place, end))
+                    .collect();
                 while let Some(board) = weak.upgrade() {
                     let record = follower.poll(POLL)?;
                     let mut board = lock(&board);

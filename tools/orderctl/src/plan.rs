@@ -189,8 +189,7 @@ mod tests {
 
     #[test]
     fn the_first_baskets_by_time_then_id_are_chosen() {
-        let lines =
-            [line(20, 3, 1, 1, 1.0), line(10, 9, 1, 1, 1.0), line(10, 7, 2, 2, 3.0), line(30, 1, 1, 1, 1.0)];
+        let lines = [line(20, 3, 1, 1, 1.0), line(10, 9, 1, 1, 1.0), line(10, 7, 2, 2, 3.0), line(30, 1, 1, 1, 1.0)];
         let plan = plan(&lines, &names(), Some(3), Stock::Factor(1.0));
         let order: Vec<i64> = plan.baskets.iter().map(|basket| basket.id).collect();
         assert_eq!(order, [7, 9, 3]);

@@ -54,8 +54,13 @@ pub(crate) async fn ensure_database(admin_url: &str, url: &str) -> anyhow::Resul
     let mut conn = connected.with_context(|| unreachable_sentence(&admin))?;
     let mut made = Vec::new();
     if !exists(&mut conn, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", &wanted.role).await? {
-        statement(&mut conn, "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1, $2)", &wanted.role, &wanted.password)
-            .await?;
+        statement(
+            &mut conn,
+            "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1, $2)",
+            &wanted.role,
+            &wanted.password,
+        )
+        .await?;
         made.push(format!("role {}", wanted.role));
     }
     if !exists(&mut conn, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", &wanted.database).await? {

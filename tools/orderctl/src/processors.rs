@@ -102,9 +102,8 @@ fn client() -> anyhow::Result<reqwest::Client> {
 
 async fn report(http: &reqwest::Client, instance: &Instance) -> anyhow::Result<Report> {
     let answer = http.get(format!("{}/readyz", instance.admin)).send().await;
-    let answer = answer.with_context(|| {
-        format!("{} does not answer; `cargo up --missing` starts what is gone", instance.label())
-    })?;
+    let answer = answer
+        .with_context(|| format!("{} does not answer; `cargo up --missing` starts what is gone", instance.label()))?;
     answer.json().await.with_context(|| format!("what {} answers is not understood", instance.label()))
 }
 

@@ -51,8 +51,7 @@ pub(crate) async fn run(settings: &Settings, out: Output, args: &Rebuild) -> any
     for one in &made {
         out.say(&format!("made {one}"));
     }
-    let work =
-        Work { kafka, registry: settings.registry()?, url, batch: args.batch, progress: Progress::new(out) };
+    let work = Work { kafka, registry: settings.registry()?, url, batch: args.batch, progress: Progress::new(out) };
     let report = services::with(args.service, work).await.with_context(|| format!("rebuilding {}", args.service))?;
     let seconds = started.elapsed().as_secs_f64();
     out.show(&Done { service: args.service.as_str(), made, seconds, report }, show);

@@ -16,8 +16,8 @@ pub(crate) async fn run(settings: &Settings, out: Output, what: Schemas) -> anyh
         Schemas::Push => registry.push().await,
         Schemas::Check => registry.check().await,
     };
-    let findings =
-        findings.map_err(|error| error.context("the schema registry is not usable (does the stack run? `cargo up`)"))?;
+    let findings = findings
+        .map_err(|error| error.context("the schema registry is not usable (does the stack run? `cargo up`)"))?;
     let wrong = findings.iter().filter(|finding| finding.problem.is_some()).count();
     out.show(&findings, |findings| {
         let rows = findings.iter().map(row);

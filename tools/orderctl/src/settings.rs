@@ -97,21 +97,15 @@ impl Settings {
     /// Where Kafka is.
     pub(crate) fn kafka(&self) -> anyhow::Result<Kafka> {
         let bootstrap = self.value(self.given.kafka.as_ref(), "ORDERLOG_KAFKA", |stack| stack.kafka.clone())?;
-        let prefix = self.value(self.given.topic_prefix.as_ref(), "ORDERLOG_TOPIC_PREFIX", |stack| {
-            stack.topic_prefix.clone()
-        });
+        let prefix =
+            self.value(self.given.topic_prefix.as_ref(), "ORDERLOG_TOPIC_PREFIX", |stack| stack.topic_prefix.clone());
         let partitions = self.given.partitions.map(|count| count.to_string());
         let partitions =
             self.value(partitions.as_ref(), "ORDERLOG_PARTITIONS", |stack| stack.partitions.to_string()).ok();
         let partitions = partitions.map_or(Ok(PARTITIONS_DEFAULT), |text| {
             text.parse().ok().filter(|count| *count > 0).with_context(|| format!("{text} is no number of partitions"))
         })?;
-        Ok(Kafka {
-            bootstrap,
-            topic_prefix: prefix.unwrap_or_default(),
-            partitions,
-            session_timeout: SESSION_TIMEOUT,
-        })
+        Ok(Kafka { bootstrap, topic_prefix: prefix.unwrap_or_default(), partitions, session_timeout: SESSION_TIMEOUT })
     }
 
     /// Where Kafka is, once it has taken a connection.
@@ -154,9 +148,8 @@ impl Settings {
         let path = given.or_else(file).or_else(beside).context(
             "no signing key is known here: run `cargo up` in the checkout first, or set ORDERLOG_SIGNING_KEY",
         )?;
-        fs::read_to_string(&path).with_context(|| {
-            format!("the signing key {} cannot be read; `cargo up` makes one", path.display())
-        })
+        fs::read_to_string(&path)
+            .with_context(|| format!("the signing key {} cannot be read; `cargo up` makes one", path.display()))
     }
 
     /// The running stack.
@@ -188,8 +181,8 @@ impl Settings {
 }
 
 fn read_stack(path: &Path) -> anyhow::Result<Stack> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read; `cargo up` writes it", path.display()))?;
+    let text =
+        fs::read_to_string(path).with_context(|| format!("{} cannot be read; `cargo up` writes it", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not understood", path.display()))
 }
 
@@ -238,7 +231,8 @@ mod tests {
     #[test]
     fn without_a_stack_the_sentence_names_cargo_up() {
         let settings = Settings::from_files(Place::default(), None).unwrap();
-        for error in [settings.kafka().unwrap_err(), settings.stack().unwrap_err(), settings.signing_key().unwrap_err()] {
+        for error in [settings.kafka().unwrap_err(), settings.stack().unwrap_err(), settings.signing_key().unwrap_err()]
+        {
             assert!(error.to_string().contains("`cargo up`"), "{error}");
         }
     }

@@ -102,7 +102,10 @@ impl Shop<'_> {
                 return Ok(());
             };
             if started.elapsed().min(outcomes.silent_for()) > self.patience {
-                bail!("the stock of {} products is not received, among them {first}; see `orderctl lag`", lacking.len());
+                bail!(
+                    "the stock of {} products is not received, among them {first}; see `orderctl lag`",
+                    lacking.len()
+                );
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -176,9 +179,8 @@ impl Shop<'_> {
         payment_method: &str,
         mut done: impl FnMut(usize, Sent),
     ) -> anyhow::Result<()> {
-        let each = stream::iter(baskets.iter().enumerate()).map(|(index, basket)| async move {
-            anyhow::Ok((index, self.order_one(basket, payment_method).await?))
-        });
+        let each = stream::iter(baskets.iter().enumerate())
+            .map(|(index, basket)| async move { anyhow::Ok((index, self.order_one(basket, payment_method).await?)) });
         let mut each = each.buffer_unordered(self.in_flight);
         while let Some((index, sent)) = each.try_next().await? {
             done(index, sent);
@@ -188,7 +190,8 @@ impl Shop<'_> {
 
     async fn order_one(&self, basket: &Basket, payment_method: &str) -> anyhow::Result<Sent> {
         let customer = customer(basket.household);
-        let line = |(product, quantity): &(i64, i64)| json!({ "product_id": product.to_string(), "quantity": quantity });
+        let line =
+            |(product, quantity): &(i64, i64)| json!({ "product_id": product.to_string(), "quantity": quantity });
         let body = json!({
             "lines": basket.lines.iter().map(line).collect::<Vec<_>>(),
             "payment_method": payment_method,

@@ -187,8 +187,9 @@ async fn explain<S: Service>(
 /// Drops what verifications left that were killed.
 async fn drop_leftovers(pool: &PgPool) -> anyhow::Result<()> {
     let mut conn = pool.acquire().await?;
-    let schemas: Vec<(String,)> =
-        sqlx::query_as("SELECT nspname FROM pg_namespace WHERE nspname ~ '^verify_[0-9]+$'").fetch_all(&mut *conn).await?;
+    let schemas: Vec<(String,)> = sqlx::query_as("SELECT nspname FROM pg_namespace WHERE nspname ~ '^verify_[0-9]+$'")
+        .fetch_all(&mut *conn)
+        .await?;
     for (schema,) in schemas {
         let pid = schema.trim_start_matches(SCRATCH);
         if !std::path::Path::new("/proc").join(pid).exists() {
@@ -233,10 +234,16 @@ fn show(report: &Report) -> String {
         }
     }
     if report.strange.count > 0 {
-        let rows = report.strange.records.iter().map(|one| {
-            [format!("{}/{}", one.topic, one.partition), one.offset.to_string(), one.why.clone()]
-        });
-        text.push_str(&format!("\n\n{} strange records:\n{}", report.strange.count, table(["PARTITION", "OFFSET", ""], rows)));
+        let rows = report
+            .strange
+            .records
+            .iter()
+            .map(|one| [format!("{}/{}", one.topic, one.partition), one.offset.to_string(), one.why.clone()]);
+        text.push_str(&format!(
+            "\n\n{} strange records:\n{}",
+            report.strange.count,
+            table(["PARTITION", "OFFSET", ""], rows)
+        ));
     }
     let events: u64 = report.services.iter().map(|one| one.verdict.events).sum();
     let result = if report.equal { "equal, row for row" } else { "DIFFERENT" };
