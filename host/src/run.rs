@@ -173,8 +173,7 @@ async fn start<P: Program>(
             let appender = Appender::new(Arc::clone(&kafka))?;
             let waiters = Waiters::start(http.clone(), events, acked.clone());
             let barriers = Barriers::watch(http.clone());
-            let refuses = Box::new(move || barriers.closed());
-            let log = Arc::new(EngineLog { appender, waiters, ids: ids.clone(), refuses });
+            let log = Arc::new(EngineLog { appender, waiters, ids: ids.clone(), barriers });
             Some(Commands::start(http, log, name, topic, http_metrics.clone()))
         }
     };
