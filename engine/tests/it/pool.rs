@@ -80,7 +80,7 @@ async fn work_that_is_dropped_anywhere_leaves_no_transaction_to_the_next_caller(
         }
         assert_eq!(open_transactions(&mut outside).await, [], "round {round}, delays {delays:?} us");
     }
-    let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM facts").fetch_one(&mut outside).await.unwrap();
+    let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM facts").fetch_one(&pool).await.unwrap();
     assert_eq!(rows, 0);
 }
 
