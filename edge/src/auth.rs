@@ -7,11 +7,11 @@
 use std::future::{Ready, ready};
 use std::sync::Arc;
 
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
-use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, ResponseError, web};
 
 use crate::metrics::HttpMetrics;
 use crate::problem::Problem;
@@ -93,15 +93,18 @@ pub(crate) async fn guard<B: MessageBody + 'static>(
     rules: &[(Method, Access)],
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<B>, actix_web::Error> {
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let rule = rules.iter().find(|(method, _)| method == request.method());
     // No rule: the resource has no such method, and its default answers 405.
     let access = rule.map_or(Access::Open, |(_, access)| *access);
     if access != Access::Open {
-        let caller = admit(&request, access)?;
-        request.extensions_mut().insert(caller);
+        match admit(&request, access) {
+            Ok(caller) => drop(request.extensions_mut().insert(caller)),
+            // Answered from here, so that it is counted under its route.
+            Err(problem) => return Ok(request.into_response(problem.error_response())),
+        }
     }
-    next.call(request).await
+    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
 }
 
 fn admit(request: &ServiceRequest, access: Access) -> Result<Caller, Problem> {

@@ -6,19 +6,22 @@
 //! `projection.commands`. What a command means is the service's; the table is [`crate::idempotency`]'s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::http::header::{self, HeaderName};
+use actix_web::http::StatusCode;
 use engine::append::{AppendError, NewRecord};
 use engine::clock;
 use engine::wait::Decided;
 use events::envelope::Envelope;
 use events::id::CommandId;
 use events::record::CommandRef;
+use events::time::Timestamp;
 use sqlx::PgPool;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
+use crate::answer::{Accepted, Answer, Ids};
 use crate::facts::Facts;
 use crate::group::{Group, GroupError};
 use crate::idempotency::{self, Answered, Claim, Claimed, Key, Known};
@@ -31,34 +34,6 @@ use crate::telemetry::Trace;
 const UNKNOWN_RETRY_SECONDS: u64 = 5;
 /// When a client may come again while the database or the log is away.
 const AWAY_RETRY_SECONDS: u64 = 2;
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-
-/// The two IDs of a command: all that its 202 is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids {
-    /// The aggregate: an order, a product.
-    pub subject: i64,
-    /// The command.
-    pub command_id: CommandId,
-}
-
-/// A 202. Made from [`Ids`] alone by a pure function, so that it is the same after a rebuild.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The header `Location`.
-    pub location: String,
-    /// The body, JSON.
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    /// An answer with this body.
-    #[must_use]
-    pub fn new(location: String, body: &serde_json::Value) -> Self {
-        let body = body.to_string().into_bytes();
-        Self { location, body }
-    }
-}
 
 /// What a client wants, before it is a command.
 #[derive(Debug)]
@@ -67,7 +42,7 @@ pub struct Intent<'a> {
     pub facts: &'a Facts,
     /// The token's `sub`, or `gateway`.
     pub caller: &'a str,
-    /// The canonical body ([`crate::json::Json::canonical`]).
+    /// The canonical body ([`crate::json::Json::canonical`]); empty where there is none.
     pub body: String,
     /// The aggregate; `None` gives it a new ID.
     pub subject: Option<i64>,
@@ -82,29 +57,6 @@ pub struct Draft {
     pub type_name: &'static str,
     /// Avro in the wire format.
     pub value: Vec<u8>,
-}
-
-/// A command that is in the log.
-#[derive(Debug, Clone)]
-pub struct Accepted {
-    /// Its IDs.
-    pub ids: Ids,
-    /// It was there before this request.
-    pub replayed: bool,
-    answer: Answer,
-}
-
-impl Accepted {
-    /// The 202.
-    #[must_use]
-    pub fn response(&self) -> HttpResponse {
-        let mut response = HttpResponse::Accepted();
-        response.insert_header((header::LOCATION, self.answer.location.as_str()));
-        if self.replayed {
-            response.insert_header((REPLAYED, "true"));
-        }
-        response.content_type("application/json").body(self.answer.body.clone())
-    }
 }
 
 /// The way in for a service's commands; cheap to clone.
@@ -173,7 +125,7 @@ impl Commands {
         self.check_open()?;
         let key = (intent.caller.to_owned(), intent.facts.key_hash()?);
         let fingerprint = intent.facts.fingerprint(&intent.body);
-        let ids = self.new_ids(intent.subject).await;
+        let ids = self.new_ids(intent.subject).await?;
         let command = CommandRef {
             command_id: ids.command_id,
             caller: Some(key.0.clone()),
@@ -205,7 +157,7 @@ impl Commands {
         M: AsyncFnOnce(i64, CommandRef) -> Result<Draft, Problem>,
     {
         self.check_open()?;
-        let ids = self.new_ids(intent.subject).await;
+        let ids = self.new_ids(intent.subject).await?;
         let command = CommandRef {
             command_id: ids.command_id,
             caller: Some(intent.caller.to_owned()),
@@ -240,6 +192,16 @@ impl Commands {
         }
     }
 
+    /// Who asked for an aggregate that the projection does not have yet, and when: it is accepted, not unknown. Only
+    /// commands with a key are found.
+    ///
+    /// # Errors
+    /// 503 when the database is away.
+    pub async fn accepted_by(&self, subject: i64) -> Result<Option<(String, Timestamp)>, Problem> {
+        let first = idempotency::first_of(&self.0.pool, subject).await?;
+        Ok(first.map(|(caller, millis)| (caller, Timestamp(millis))))
+    }
+
     fn check_open(&self) -> Result<(), Problem> {
         match self.0.log.refuses() {
             None => Ok(()),
@@ -250,13 +212,21 @@ impl Commands {
         }
     }
 
-    async fn new_ids(&self, subject: Option<i64>) -> Ids {
-        let command_id = CommandId(self.0.log.issue().await);
-        let subject = match subject {
-            Some(subject) => subject,
-            None => self.0.log.issue().await,
+    async fn new_ids(&self, subject: Option<i64>) -> Result<Ids, Problem> {
+        let ids = async {
+            let command_id = CommandId(self.0.log.issue().await);
+            let subject = match subject {
+                Some(subject) => subject,
+                None => self.0.log.issue().await,
+            };
+            Ids { subject, command_id }
         };
-        Ids { subject, command_id }
+        // None are issued beyond a mark in the database, so an outage shows here first.
+        let limit = Duration::from_secs(AWAY_RETRY_SECONDS);
+        tokio::time::timeout(limit, ids).await.map_err(|_| {
+            tracing::warn!("no ID was issued in time");
+            Problem::unavailable("The service cannot reach its data now.", AWAY_RETRY_SECONDS)
+        })
     }
 
     /// Runs a step that must not end with the connection, on the runtime that outlives the workers of the site.
@@ -346,7 +316,7 @@ impl Commands {
                 let detail = "The outcome is not known yet. Repeat the request with the same Idempotency-Key.";
                 Err(Problem::unavailable(detail, UNKNOWN_RETRY_SECONDS))
             }
-            Err(AppendError::TooLarge) => Err(Problem::from_status(actix_web::http::StatusCode::PAYLOAD_TOO_LARGE)),
+            Err(AppendError::TooLarge) => Err(Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE)),
         }
     }
 

@@ -158,7 +158,8 @@ fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
         return Ok(None);
     }
     let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-    let version = version.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0'));
+    let version = version
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && (*text == "0" || !text.starts_with('0')));
     version.and_then(|text| text.parse().ok()).map(Some).ok_or_else(malformed)
 }
 
@@ -182,6 +183,18 @@ mod tests {
         assert_eq!(hash("8e03978e-40d5"), hash("\"8e03978e-40d5\""));
         // printf 'POST\n/v1/orders\n8e03978e-40d5' | sha256sum
         assert_eq!(hash("8e03978e-40d5"), "8edd255d8dda7c3a242cc884ccb92648dadb2f21dfdc7222ab8088f057b41b27");
+    }
+
+    #[test]
+    fn the_route_is_in_both_hashes() {
+        let of = |path: &str| {
+            let request = TestRequest::post().uri(path).insert_header(("Idempotency-Key", "12345678"));
+            Facts::of(&request.to_http_request()).unwrap()
+        };
+        let (one, other) = (of("/v1/orders/7/cancel"), of("/v1/orders/8/cancel"));
+        assert_ne!(one.key_hash().unwrap(), other.key_hash().unwrap());
+        assert_ne!(one.fingerprint("{}"), other.fingerprint("{}"));
+        assert_ne!(one.fingerprint("{}"), one.fingerprint("[]"));
     }
 
     #[rstest::rstest]
@@ -224,6 +237,7 @@ mod tests {
     fn if_match_names_one_version() {
         let read = |value| facts(&[("If-Match", value)]).map(|facts| facts.if_match);
         assert_eq!(read("\"12\"").unwrap(), Some(12));
+        assert_eq!(read("\"0\"").unwrap(), Some(0));
         assert_eq!(read("*").unwrap(), None);
         for bad in ["2", "W/\"2\"", "\"02\"", "\"\"", "\"x\"", "\"1\", \"2\"", "\"99999999999999999999\"", "\"+1\""] {
             assert_eq!(read(bad).unwrap_err().status().as_u16(), 400, "{bad}");

@@ -199,6 +199,17 @@ async fn read(pool: &PgPool, keys: &[&Key]) -> Result<HashMap<Key, Claimed>, sql
     Ok(rows.into_iter().map(claimed).collect())
 }
 
+/// Who first asked for something about this aggregate, and when (milliseconds since 1970).
+pub(crate) async fn first_of(pool: &PgPool, subject: i64) -> Result<Option<(String, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT caller, FLOOR(EXTRACT(EPOCH FROM started_at) * 1000)::bigint FROM idempotency
+         WHERE subject = $1 ORDER BY started_at, command_id LIMIT 1",
+    )
+    .bind(subject)
+    .fetch_optional(pool)
+    .await
+}
+
 /// What is answered for a key, to be given again for ever.
 #[derive(Debug, Clone)]
 pub(crate) struct Answered {

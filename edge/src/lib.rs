@@ -3,15 +3,16 @@
 //! A tour, in the order of a request: [`server`] listens, [`frame`] gives every request an ID and every error its form,
 //! [`routes`] is the table of what there is and [`auth`] ([`token`]) who may use it; [`json`] ([`fields`]) and [`lists`]
 //! read what was sent, [`facts`] its head, [`signature`] checks a callback; [`commands`] makes one command of it
-//! ([`log`], `group`, `idempotency`), and [`problem`] says no. Beside them [`config`] and [`rotation`] (settings and
+//! ([`log`], `group`, `idempotency`, [`answer`]), and [`problem`] says no. Beside them [`config`] and [`rotation`] (settings and
 //! secrets), [`telemetry`], [`metrics`], [`health`] and [`openapi`].
 //!
 //! A handler of a service, whole:
 //!
 //! ```
 //! use actix_web::{HttpResponse, web};
+//! use edge::answer::{Answer, Ids};
 //! use edge::auth::{Access, Caller};
-//! use edge::commands::{Answer, Commands, Draft, Ids, Intent};
+//! use edge::commands::{Commands, Draft, Intent};
 //! use edge::facts::Facts;
 //! use edge::fields::{Body, Object};
 //! use edge::json::Json;
@@ -73,6 +74,7 @@
 //! No other crate but a service's `http.rs` names actix-web. One-time tokens, CSRF, clients' signatures and rate limits
 //! are not here yet; their places are [`routes`] and [`auth`].
 
+pub mod answer;
 pub mod auth;
 pub mod commands;
 pub mod config;
@@ -83,6 +85,7 @@ mod group;
 pub mod health;
 mod idempotency;
 pub mod json;
+mod keys;
 pub mod lists;
 pub mod log;
 pub mod metrics;
@@ -94,6 +97,8 @@ pub mod server;
 pub mod signature;
 pub mod telemetry;
 pub mod token;
+
+pub use keys::BadKeys;
 
 /// The migrations of this crate's table, for schema `engine` ([`engine::migrate`]).
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();

@@ -2,10 +2,10 @@
 //!
 //! Behind a trait, so that tests can lose acknowledgements; the real one is the engine, wired by [`EngineLog`].
 
-use std::fmt;
 use std::time::Duration;
 
 use engine::append::{AppendError, Appended, Appender, NewRecord};
+use engine::barriers::Barriers;
 use engine::lease::IdIssuer;
 use engine::wait::{Decided, Waiters};
 use events::id::CommandId;
@@ -32,6 +32,7 @@ pub trait Log: Send + Sync + 'static {
 }
 
 /// The engine's side of this process.
+#[derive(Debug)]
 pub struct EngineLog {
     /// Appends.
     pub appender: Appender,
@@ -39,19 +40,13 @@ pub struct EngineLog {
     pub waiters: Waiters,
     /// Names new things.
     pub ids: IdIssuer,
-    /// See [`Log::refuses`].
-    pub refuses: Box<dyn Fn() -> Option<String> + Send + Sync>,
-}
-
-impl fmt::Debug for EngineLog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EngineLog")
-    }
+    /// Tells when commands may be taken after a recovery.
+    pub barriers: Barriers,
 }
 
 impl Log for EngineLog {
     fn refuses(&self) -> Option<String> {
-        (self.refuses)()
+        self.barriers.closed()
     }
 
     fn issue(&self) -> BoxFuture<'_, i64> {

@@ -4,6 +4,8 @@
 //! Nothing of the inside reaches a client from here: causes are logged where they are handled, never sent.
 
 use std::borrow::Cow;
+#[expect(unused_imports, reason = "named by the schema of `members`")]
+use std::collections::HashMap;
 use std::fmt;
 
 use actix_web::http::StatusCode;
@@ -47,7 +49,7 @@ pub struct Document {
     errors: Vec<FieldError>,
     /// Further members, as the route documents them.
     #[serde(flatten)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     members: Map<String, Value>,
 }
 

@@ -8,9 +8,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use engine::clock;
-use jsonwebtoken::jwk::{Jwk, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+
+use crate::keys::{self, BadKeys, NamedKey};
 
 /// Issuer and audience of every token.
 const ISSUER: &str = "orderlog";
@@ -101,14 +102,9 @@ struct Judged {
 #[error("{0}")]
 pub struct Refused(&'static str);
 
-/// Keys that are none.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must hold Ed25519 public keys as PEM or JWKS: {0}")]
-pub struct BadKeys(String);
-
 /// The public keys that tokens are checked with.
 pub struct Keys {
-    keys: Vec<(Option<String>, DecodingKey)>,
+    keys: Vec<NamedKey>,
     validation: Validation,
 }
 
@@ -123,10 +119,7 @@ impl FromStr for Keys {
 
     /// Reads one or more PEM blocks (`PUBLIC KEY`), or a JWKS.
     fn from_str(text: &str) -> Result<Self, BadKeys> {
-        let keys = if text.trim_start().starts_with('{') { from_jwks(text)? } else { from_pem(text)? };
-        if keys.is_empty() {
-            return Err(BadKeys("there is none".to_owned()));
-        }
+        let keys = keys::read(text)?;
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
@@ -135,32 +128,6 @@ impl FromStr for Keys {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         Ok(Self { keys, validation })
     }
-}
-
-fn from_pem(text: &str) -> Result<Vec<(Option<String>, DecodingKey)>, BadKeys> {
-    const END: &str = "-----END PUBLIC KEY-----";
-    let blocks = text.split_inclusive(END).filter(|block| !block.trim().is_empty());
-    let key = |block: &str| {
-        let key = DecodingKey::from_ed_pem(block.as_bytes());
-        key.map(|key| (None, key)).map_err(|error| BadKeys(error.to_string()))
-    };
-    blocks.map(key).collect()
-}
-
-fn from_jwks(text: &str) -> Result<Vec<(Option<String>, DecodingKey)>, BadKeys> {
-    let bad = |error: &dyn fmt::Display| BadKeys(error.to_string());
-    let set: JwkSet = serde_json::from_str(text).map_err(|error| bad(&error))?;
-    let key = |jwk: &Jwk| {
-        use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve};
-        let ed25519 =
-            matches!(&jwk.algorithm, AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519);
-        if !ed25519 {
-            return Err(BadKeys("a key is not of kty OKP, crv Ed25519".to_owned()));
-        }
-        let key = DecodingKey::from_jwk(jwk).map_err(|error| bad(&error))?;
-        Ok((jwk.common.key_id.clone(), key))
-    };
-    set.keys.iter().map(key).collect()
 }
 
 impl Keys {
@@ -272,4 +239,136 @@ pub fn sign(private_key_pem: &str, identity: &Identity, life: Duration) -> Resul
     let mut header = Header::new(Algorithm::EdDSA);
     header.typ = Some(TOKEN_TYPE.to_owned());
     jsonwebtoken::encode(&header, &claims, &key).map_err(|error| SignError::Key(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The example key of RFC 8410 §10.3, and its public half (§10.1).
+    const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+    const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+
+    fn keys() -> Keys {
+        PUBLIC.parse().unwrap()
+    }
+
+    /// A token that is right but for what `change` does to its header and claims.
+    fn token(change: impl FnOnce(&mut Header, &mut Value)) -> String {
+        let now = unix_seconds();
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(TOKEN_TYPE.to_owned());
+        let mut claims = json!({"iss": "orderlog", "aud": "orderlog", "sub": "household-1", "role": "customer",
+            "iat": now, "exp": now + 600});
+        change(&mut header, &mut claims);
+        let key = EncodingKey::from_ed_pem(PRIVATE.as_bytes()).unwrap();
+        jsonwebtoken::encode(&header, &claims, &key).unwrap()
+    }
+
+    fn refused(change: impl FnOnce(&mut Header, &mut Value)) -> &'static str {
+        keys().verify(&token(change)).expect_err("it must be refused").0
+    }
+
+    #[test]
+    fn a_signed_token_names_its_subject() {
+        let identity = Identity { subject: "household-1".into(), role: Role::Operator };
+        let token = sign(PRIVATE, &identity, Duration::from_secs(60)).unwrap();
+        assert_eq!(keys().verify(&token), Ok(identity));
+    }
+
+    #[test]
+    fn a_key_id_is_looked_up_in_the_local_set_only() {
+        let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "2026-01", "x": "Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE"}]});
+        let keys: Keys = jwks.to_string().parse().unwrap();
+        assert!(keys.verify(&token(|_, _| ())).is_ok());
+        assert!(keys.verify(&token(|header, _| header.kid = Some("2026-01".into()))).is_ok());
+        for kid in ["2026-02", "../../etc/passwd", "' OR 1=1 --"] {
+            assert!(keys.verify(&token(|header, _| header.kid = Some(kid.into()))).is_err(), "{kid}");
+        }
+    }
+
+    #[test]
+    fn the_algorithm_is_the_keys_not_the_messages() {
+        let claims = token(|_, _| ());
+        let [_, claims, signature] = claims.split('.').collect::<Vec<_>>()[..] else { panic!("a JWT has three parts") };
+        let encode = |text: &str| base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, text);
+        let none = encode(r#"{"alg":"none","typ":"at+jwt"}"#);
+        assert!(keys().verify(&format!("{none}.{claims}.")).is_err());
+        assert!(keys().verify(&format!("{none}.{claims}.{signature}")).is_err());
+        let mut header = Header::new(Algorithm::HS256);
+        header.typ = Some(TOKEN_TYPE.to_owned());
+        let now = unix_seconds();
+        let claims =
+            json!({"iss": "orderlog", "aud": "orderlog", "sub": "x", "role": "operator", "iat": now, "exp": now + 60});
+        let confused = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(PUBLIC.as_bytes())).unwrap();
+        assert_eq!(keys().verify(&confused), Err(Refused("its algorithm is not EdDSA")));
+    }
+
+    #[test]
+    fn a_key_inside_the_message_is_not_used() {
+        let stranger = PRIVATE.replace("INTuctv5", "INTuctv6");
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(TOKEN_TYPE.to_owned());
+        let key = EncodingKey::from_ed_pem(stranger.as_bytes()).unwrap();
+        header.jwk = Some(jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::EdDSA).unwrap());
+        header.jku = Some("http://127.0.0.1:1/keys".into());
+        let now = unix_seconds();
+        let claims =
+            json!({"iss": "orderlog", "aud": "orderlog", "sub": "x", "role": "operator", "iat": now, "exp": now + 60});
+        let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+        assert_eq!(keys().verify(&token), Err(Refused("its signature is wrong")));
+    }
+
+    #[rstest::rstest]
+    #[case("iss", json!("another"))]
+    #[case("iss", Value::Null)]
+    #[case("aud", json!("another"))]
+    #[case("aud", Value::Null)]
+    #[case("sub", json!(""))]
+    #[case("sub", json!("a b"))]
+    #[case("sub", json!("x".repeat(65)))]
+    #[case("sub", Value::Null)]
+    #[case("role", json!("root"))]
+    #[case("role", Value::Null)]
+    #[case("iat", Value::Null)]
+    #[case("exp", Value::Null)]
+    #[case("exp", json!("tomorrow"))]
+    #[case("iat", json!(unix_seconds() + 60))]
+    #[case("nbf", json!(unix_seconds() + 60))]
+    #[case("exp", json!(unix_seconds() + LIFE_SECONDS_MAX + 60))]
+    #[case("exp", json!(unix_seconds() - 31))]
+    fn each_claim_is_checked(#[case] claim: &str, #[case] value: Value) {
+        refused(|_, claims| match value {
+            Value::Null => drop(claims.as_object_mut().unwrap().remove(claim)),
+            value => claims[claim] = value,
+        });
+    }
+
+    #[test]
+    fn clocks_may_disagree_by_half_a_minute() {
+        assert!(keys().verify(&token(|_, claims| claims["exp"] = json!(unix_seconds() - 25))).is_ok());
+        assert!(keys().verify(&token(|_, claims| claims["nbf"] = json!(unix_seconds() + 25))).is_ok());
+    }
+
+    #[test]
+    fn another_kind_of_token_is_none() {
+        assert_eq!(refused(|header, _| header.typ = Some("JWT".into())), "its typ is not at+jwt");
+        assert_eq!(refused(|header, _| header.typ = None), "its typ is not at+jwt");
+        assert_eq!(refused(|header, _| header.crit = Some(vec!["b64".into()])), "it has critical extensions");
+        assert!(keys().verify(&token(|header, _| header.typ = Some("application/AT+JWT".into()))).is_ok());
+        assert!(keys().verify("x.y.z").is_err() && keys().verify("").is_err());
+        assert!(keys().verify(&"x".repeat(10_000)).is_err());
+    }
+
+    #[test]
+    fn no_token_is_signed_that_would_be_refused() {
+        let identity = |subject: &str| Identity { subject: subject.into(), role: Role::Customer };
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(sign(PRIVATE, &identity("a/b"), hour), Err(SignError::Subject));
+        assert_eq!(sign(PRIVATE, &identity("a"), hour * 25), Err(SignError::Life));
+        assert_eq!(sign(PRIVATE, &identity("a"), Duration::ZERO), Err(SignError::Life));
+        assert!(matches!(sign(PUBLIC, &identity("a"), hour), Err(SignError::Key(_))));
+    }
 }
