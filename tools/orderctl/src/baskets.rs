@@ -56,7 +56,10 @@ pub(crate) fn lines(path: &Path) -> anyhow::Result<Vec<Line>> {
     read().with_context(|| format!("reading {}", path.display()))
 }
 
-/// Names by product; products without one are left out.
+/// What names a product, the most telling column first; a few have only a department.
+const NAMES: [&str; 3] = ["product_type", "product_category", "department"];
+
+/// Names by product.
 ///
 /// # Errors
 /// When the file cannot be read or lacks a column.
@@ -64,13 +67,18 @@ pub(crate) fn names(path: &Path) -> anyhow::Result<HashMap<i64, String>> {
     let read = || -> anyhow::Result<HashMap<i64, String>> {
         let file = open(path)?;
         let products = column::<Int64Type>(&file, "product_id")?;
-        let names = column::<ByteArrayType>(&file, "product_type")?;
-        let named = products.into_iter().zip(names).filter_map(|(product, name)| {
-            let name = name?;
-            let name = name.as_utf8().ok()?.trim();
-            (!name.is_empty()).then(|| Some((product?, name.to_owned())))?
-        });
-        Ok(named.collect())
+        let mut names = HashMap::with_capacity(products.len());
+        for column_name in NAMES {
+            for (product, name) in products.iter().zip(column::<ByteArrayType>(&file, column_name)?) {
+                let name = name.as_ref().and_then(|name| name.as_utf8().ok()).map(str::trim).unwrap_or_default();
+                if let Some(product) = product
+                    && !name.is_empty()
+                {
+                    names.entry(*product).or_insert_with(|| name.to_owned());
+                }
+            }
+        }
+        Ok(names)
     };
     read().with_context(|| format!("reading {}", path.display()))
 }
@@ -177,20 +185,24 @@ mod tests {
     }
 
     #[test]
-    fn a_product_without_a_name_is_left_out() {
-        let path =
-            write("names", "message m { OPTIONAL INT64 product_id; OPTIONAL BINARY product_type (UTF8); }", |writer| {
-                let mut group = writer.next_row_group().unwrap();
+    fn a_product_is_named_by_the_most_telling_column_it_has() {
+        let schema = "message m { OPTIONAL INT64 product_id; OPTIONAL BINARY product_type (UTF8);
+            OPTIONAL BINARY product_category (UTF8); OPTIONAL BINARY department (UTF8); }";
+        let path = write("names", schema, |writer| {
+            let mut group = writer.next_row_group().unwrap();
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<Int64Type>().write_batch(&[1, 2, 3], Some(&[1, 1, 1]), None).unwrap();
+            column.close().unwrap();
+            for (text, levels) in [("BANANAS", [0, 1, 0]), ("FRUIT", [0, 1, 0]), ("PRODUCE", [1, 0, 0])] {
                 let mut column = group.next_column().unwrap().unwrap();
-                column.typed::<Int64Type>().write_batch(&[1, 2], Some(&[1, 1]), None).unwrap();
+                let name = [ByteArray::from(text)];
+                column.typed::<ByteArrayType>().write_batch(&name, Some(&levels), None).unwrap();
                 column.close().unwrap();
-                let mut column = group.next_column().unwrap().unwrap();
-                let name = [ByteArray::from("BANANAS")];
-                column.typed::<ByteArrayType>().write_batch(&name, Some(&[0, 1]), None).unwrap();
-                column.close().unwrap();
-                group.close().unwrap();
-            });
-        assert_eq!(names(&path).unwrap(), HashMap::from([(2, "BANANAS".to_owned())]));
+            }
+            group.close().unwrap();
+        });
+        let names = names(&path).unwrap();
+        assert_eq!(names, HashMap::from([(1, "PRODUCE".to_owned()), (2, "BANANAS".to_owned())]));
         std::fs::remove_file(path).unwrap();
     }
 }

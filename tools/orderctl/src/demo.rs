@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::client::{Client, Request, Who};
 use crate::log::{Follower, Start, ranges};
-use crate::output::{Output, line, money};
+use crate::output::{Output, line, money, print};
 use crate::plan::Product;
 use crate::progress::Progress;
 use crate::services::ServiceName;
@@ -68,10 +68,10 @@ pub(crate) async fn run(settings: &Settings, out: Output) -> anyhow::Result<Exit
     let steps = follow(kafka, codec, order, out).await?;
     let notice = notice(settings, order).await?;
     if out.json {
-        println!("{}", line(&json!({ "order_id": order.to_string(), "steps": steps, "notice": notice })));
+        print(&line(&json!({ "order_id": order.to_string(), "steps": steps, "notice": notice })));
     } else {
         let text = |name: &str| notice[name].as_str().unwrap_or_default().to_owned();
-        println!("  {:<36} {} to {}: {}", "a notice arrived", text("channel"), text("to"), text("subject"));
+        print(&format!("  {:<36} {} to {}: {}", "a notice arrived", text("channel"), text("to"), text("subject")));
     }
     Ok(ExitCode::SUCCESS)
 }

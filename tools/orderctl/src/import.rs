@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::cli::Import;
 use crate::client::Client;
 use crate::outcomes::{Outcome, Outcomes};
-use crate::output::{Output, line, table};
+use crate::output::{Output, line, print, table};
 use crate::plan::{Facts, Plan, Stock, plan};
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -83,22 +83,22 @@ async fn read(settings: &Settings, args: &Import, progress: &Progress) -> anyhow
 
 fn show_facts(out: Output, facts: &Facts) {
     if out.json {
-        println!("{}", line(&json!({ "plan": facts })));
+        print(&line(&json!({ "plan": facts })));
         return;
     }
-    println!(
+    print(&format!(
         "{} baskets of {} households with {} lines; {} products to list, {} pieces to receive",
         facts.baskets, facts.households, facts.lines, facts.products_listed, facts.pieces_received
-    );
-    println!(
+    ));
+    print(&format!(
         "{} lines in {} of these baskets have quantity 0: the API must refuse them",
         facts.lines_with_quantity_0, facts.baskets_with_quantity_0
-    );
-    println!(
+    ));
+    print(&format!(
         "in all data {} products have no price and are not listed, {} have no name, {} cost less than half a cent and \
          are listed at one",
         facts.products_without_price, facts.products_without_name, facts.prices_raised_to_one_cent
-    );
+    ));
 }
 
 /// Products, stock and contacts, before the first order.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::cli::{Cancel, NewOrder, Order};
 use crate::client::{Client, Request, Who};
-use crate::output::{Output, line, money, table};
+use crate::output::{Output, line, money, print, table};
 use crate::services::ServiceName;
 use crate::settings::Settings;
 
@@ -80,9 +80,9 @@ async fn watch(client: &Client, out: Output, id: i64) -> anyhow::Result<()> {
         let order = get(client, id).await?;
         if order != seen {
             if out.json {
-                println!("{}", line(&order));
+                print(&line(&order));
             } else {
-                println!("{:7.3} s  {}", started.elapsed().as_secs_f64(), headline(&order));
+                print(&format!("{:7.3} s  {}", started.elapsed().as_secs_f64(), headline(&order)));
             }
             seen = order;
         }

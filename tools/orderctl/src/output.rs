@@ -2,6 +2,8 @@
 //!
 //! Results go to stdout, everything else (progress, notes) to stderr.
 
+use std::io::Write;
+
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
@@ -20,17 +22,26 @@ impl Output {
     /// Prints a value as one line of JSON, or what `people` makes of it.
     pub(crate) fn show<T: Serialize>(self, value: &T, people: impl FnOnce(&T) -> String) {
         if self.json {
-            println!("{}", line(value));
+            print(&line(value));
         } else {
-            println!("{}", people(value).trim_end());
+            print(people(value).trim_end());
         }
     }
 
     /// A line for people; scripts do not see it.
     pub(crate) fn say(self, text: &str) {
         if !self.json {
-            println!("{text}");
+            print(text);
         }
+    }
+}
+
+/// Prints a line. A reader who has seen enough (`| head`) is a normal end.
+pub(crate) fn print(line: &str) {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => eprintln!("orderctl: stdout is not writable: {error}"),
+        Ok(()) => {}
     }
 }
 

@@ -51,20 +51,20 @@ pub(crate) trait Job {
 /// Runs a job for a service.
 pub(crate) async fn with<J: Job>(name: ServiceName, job: J) -> anyhow::Result<J::Done> {
     match name {
-        ServiceName::Order => job.run(order_svc::replay(), order_svc::MIGRATIONS).await,
-        ServiceName::Inventory => job.run(inventory_svc::replay(), inventory_svc::MIGRATIONS).await,
-        ServiceName::Payment => job.run(payment_svc::replay(), payment_svc::MIGRATIONS).await,
-        ServiceName::Notify => job.run(notify_svc::replay(), notify_svc::MIGRATIONS).await,
+        ServiceName::Order => job.run(order_svc::app::replay(), order_svc::app::MIGRATIONS).await,
+        ServiceName::Inventory => job.run(inventory_svc::app::replay(), inventory_svc::app::MIGRATIONS).await,
+        ServiceName::Payment => job.run(payment_svc::app::replay(), payment_svc::app::MIGRATIONS).await,
+        ServiceName::Notify => job.run(notify_svc::app::replay(), notify_svc::app::MIGRATIONS).await,
     }
 }
 
 /// The fixed facts of a service.
 pub(crate) fn describe(name: ServiceName) -> Description {
     match name {
-        ServiceName::Order => order_svc::replay().describe(),
-        ServiceName::Inventory => inventory_svc::replay().describe(),
-        ServiceName::Payment => payment_svc::replay().describe(),
-        ServiceName::Notify => notify_svc::replay().describe(),
+        ServiceName::Order => order_svc::app::replay().describe(),
+        ServiceName::Inventory => inventory_svc::app::replay().describe(),
+        ServiceName::Payment => payment_svc::app::replay().describe(),
+        ServiceName::Notify => notify_svc::app::replay().describe(),
     }
 }
 

@@ -7,25 +7,25 @@ use std::io::{BufWriter, Write, stdout};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use engine::clock;
 use engine::kafka::Kafka;
 use engine::record::Record;
 use events::codec::Codec;
 use events::envelope::{self, name};
-use events::partition::partition_of;
 use events::time::Timestamp;
 
 use crate::cli::{Tail, duration};
-use crate::decoded;
 use crate::log::{Follower, Merged, Start, ranges};
 use crate::output::Output;
 use crate::settings::Settings;
+use crate::{decoded, topics};
 
 const POLL: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(settings: &Settings, out: Output, args: Tail) -> anyhow::Result<ExitCode> {
     let start = start(&args)?;
+    check_topic(&args.topic)?;
     let kafka = settings.kafka_answers().await?;
     let codec = settings.registry()?.codec_without_memory().await?;
     let read = tokio::task::spawn_blocking(move || read(&kafka, &codec, out, &args, start));
@@ -34,6 +34,15 @@ pub(crate) async fn run(settings: &Settings, out: Output, args: Tail) -> anyhow:
         stopped = tokio::signal::ctrl_c() => stopped?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A topic that is not there is an error of librdkafka's that names a partition; this one names the topics.
+fn check_topic(name: &str) -> anyhow::Result<()> {
+    let known: Vec<String> = topics::all().into_iter().map(|topic| topic.name).collect();
+    if !known.iter().any(|known| known == name) {
+        bail!("there is no topic {name}; there are {}", known.join(", "));
+    }
+    Ok(())
 }
 
 fn start(args: &Tail) -> anyhow::Result<Option<Start>> {
@@ -54,10 +63,10 @@ fn start(args: &Tail) -> anyhow::Result<Option<Start>> {
 
 fn read(kafka: &Kafka, codec: &Codec, out: Output, args: &Tail, start: Option<Start>) -> anyhow::Result<()> {
     let topic = kafka.topic(&args.topic);
-    let keyed = args.key.as_ref().map(|key| partition_of(key.as_bytes(), kafka.partitions));
     let only_new = args.follow && start.is_none() && args.limit.is_none();
     let from = start.unwrap_or(if only_new { Start::End } else { Start::Beginning });
-    let ranges = ranges(kafka, &[topic], args.partition.or(keyed), from)?;
+    // All partitions, also for one key: a record that lies on a wrong one is what somebody may be looking for.
+    let ranges = ranges(kafka, &[topic], args.partition, from)?;
     let mut printer = Printer { codec, out, to: BufWriter::new(stdout()) };
     let limit = args.limit.unwrap_or(usize::MAX);
     let mut merged = Merged::open(kafka, &ranges)?;
