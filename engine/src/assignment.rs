@@ -20,9 +20,10 @@ use tracing::{debug, error, info, warn};
 use crate::effects::Effects;
 use crate::feed::{Control, ControlSender, Feed};
 use crate::intake::Place;
+use crate::outbox::{self, Row};
 use crate::own_log::{self, Comparison};
 use crate::processor::{Ended, Prepared, Processor};
-use crate::publisher::{Publisher, Row};
+use crate::publisher::Publisher;
 use crate::record::unpack;
 use crate::service::{EffectMark, Service};
 use crate::shared::Shared;
@@ -183,8 +184,8 @@ impl<S: Service> Supervisor<S> {
 
     async fn live(&self, start: Start, feed: Feed) -> Ended {
         self.shared.meters.live.inc();
-        // Ends this owner's publisher with it.
-        let owner = self.stop.child_token();
+        // Ends this owner's publisher with it, whatever it ends of.
+        let owner = CancellationToken::new();
         let _ends_publisher = owner.clone().drop_guard();
         let prepared = match self.prepare(&start, &owner).await {
             Ok(prepared) => prepared,
@@ -240,11 +241,10 @@ impl<S: Service> Supervisor<S> {
         let sequences = left.outputs.map(|state| state.sequence);
         let publisher = Publisher::start(
             Arc::clone(&self.shared.kafka),
+            self.shared.kafka.publisher_config(),
             self.partition,
             self.shared.outputs.clone(),
-            ends,
-            left.rows,
-            acked_batch,
+            outbox::Left { ends, rows: left.rows, acked_batch },
             owner.clone(),
         );
         Ok(Found::Ready(Box::new(Prepared {

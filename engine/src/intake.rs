@@ -23,33 +23,33 @@ pub struct Place {
 
 /// A record that is not applied, but kept as a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Death {
+pub(crate) struct Death {
     /// `strange` or `poison`.
-    pub class: &'static str,
+    pub(crate) class: &'static str,
     /// Stable code, upper case.
-    pub code: &'static str,
+    pub(crate) code: &'static str,
     /// For people.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// A record to decide on.
 #[derive(Debug)]
-pub struct Input<I> {
+pub(crate) struct Input<I> {
     /// What the service makes of it.
-    pub input: I,
+    pub(crate) input: I,
     /// Where it lies.
-    pub position: Position,
+    pub(crate) position: Position,
     /// Its `ce_id`, the cause of what follows.
-    pub id: Option<i64>,
+    pub(crate) id: Option<i64>,
     /// W3C trace context to pass on.
-    pub traceparent: Option<String>,
+    pub(crate) traceparent: Option<String>,
     /// The command, when it is one.
-    pub command: Option<CommandRef>,
+    pub(crate) command: Option<CommandRef>,
 }
 
 /// What becomes of a record.
 #[derive(Debug)]
-pub enum Verdict<I> {
+pub(crate) enum Verdict<I> {
     /// Decide on it.
     Input(Box<Input<I>>),
     /// Taken, but of no interest here.
@@ -71,7 +71,7 @@ pub enum Verdict<I> {
 
 /// What a record is whose schema the registry denies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Denied {
+pub(crate) enum Denied {
     /// A command: dead.
     Dead(Death),
     /// The next record of an own topic: the processor stops.
@@ -83,7 +83,7 @@ fn next(place: Place, record: &Record, last_sequence: i64) -> Place {
 }
 
 /// Judges the next record of an input partition, and says where the processor stands once it is taken.
-pub fn judge<S: Service>(
+pub(crate) fn judge<S: Service>(
     service: &S,
     codec: &Codec,
     topic: InputTopic,

@@ -27,10 +27,13 @@ pub mod lease;
 mod meters;
 pub mod migrate;
 mod model;
+mod outbox;
 pub mod own_log;
 pub mod pool;
 mod processor;
 mod publisher;
+#[cfg(test)]
+mod publisher_tests;
 pub mod rebuild;
 pub mod record;
 mod recovery_store;

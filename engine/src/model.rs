@@ -47,7 +47,7 @@ fn read_model(description: &Description) -> Option<InputTopic> {
 ///
 /// # Errors
 /// When Kafka or Postgres fails, or the topic has a hole.
-pub async fn fold<S: Service>(
+pub(crate) async fn fold<S: Service>(
     service: &Arc<S>,
     kafka: &Arc<Kafka>,
     codec: &Arc<Codec>,

@@ -18,7 +18,8 @@ use crate::effects::Effects;
 use crate::feed::Feed;
 use crate::inbox::Inbox;
 use crate::intake::Place;
-use crate::publisher::{Progress, Publisher, Row};
+use crate::outbox::{Progress, Row};
+use crate::publisher::Publisher;
 use crate::service::{Service, Window};
 use crate::shared::Shared;
 use crate::status::State;
@@ -105,6 +106,12 @@ impl<S: Service> Processor<S> {
 
     /// Works until it is revoked, must be assigned anew, or stops.
     pub(crate) async fn run(mut self) -> Ended {
+        let ended = self.work().await;
+        self.publisher.finish().await;
+        ended
+    }
+
+    async fn work(&mut self) -> Ended {
         let partition = self.owned.partition;
         self.shared.status.set(partition, State::Live, None);
         loop {

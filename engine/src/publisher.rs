@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::kafka::Kafka;
+use crate::outbox::{Left, Load, Progress, Row};
 use crate::own_log;
 use crate::record::{OutRecord, Output};
 use crate::store::OutputState;
@@ -26,58 +28,10 @@ const CHUNK_RECORDS_MAX: usize = 2_000;
 const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Decided but not yet acknowledged: beyond either of these the processor takes nothing in until Kafka has caught up.
 const UNSENT_MAX: Load = Load { records: 20_000, bytes: 64 * 1024 * 1024 };
+/// A processor that ends waits this long for what Kafka has not acknowledged; a successor sends the rest again.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// A batch's records, as its outbox row holds them.
-#[derive(Debug, Clone)]
-pub(crate) struct Row {
-    pub(crate) batch: i64,
-    pub(crate) records: Arc<Vec<OutRecord>>,
-}
-
-/// Records and their bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Load {
-    records: u64,
-    bytes: u64,
-}
-
-impl Load {
-    fn add(&mut self, record: &OutRecord) {
-        self.records += 1;
-        self.bytes += record.bytes() as u64;
-    }
-}
-
-/// What Kafka has.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
-    /// Every outbox row up to this batch is acknowledged.
-    pub(crate) acked_batch: i64,
-    /// Per own topic, in the order of [`Output::ALL`]: last acknowledged sequence, its offset.
-    pub(crate) acked: [OutputState; 3],
-    /// What this publisher is through with.
-    through: Load,
-    /// Set when another writer was found on an own topic; the publisher has stopped.
-    pub(crate) forked: Option<String>,
-}
-
-impl Progress {
-    pub(crate) fn events_sequence(&self) -> i64 {
-        self.acked[0].acked_sequence
-    }
-}
-
-/// Where an own topic's partition ended when the processor was assigned.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct End {
-    /// Highest sequence that the log holds, and its offset.
-    pub(crate) sequence: i64,
-    pub(crate) offset: i64,
-    /// The next offset that Kafka will give.
-    pub(crate) next_offset: i64,
-}
 
 /// The handle that the processor keeps.
 #[derive(Debug)]
@@ -91,13 +45,13 @@ impl Publisher {
     /// Starts sending behind these ends, leftovers of the outbox first.
     pub(crate) fn start(
         kafka: Arc<Kafka>,
+        config: ClientConfig,
         partition: i32,
         topics: [String; 3],
-        ends: [End; 3],
-        leftovers: Vec<Row>,
-        acked_batch: i64,
+        left: Left,
         stop: CancellationToken,
     ) -> Self {
+        let Left { ends, rows: leftovers, acked_batch } = left;
         let acked = ends.map(|end| OutputState {
             sequence: end.sequence,
             acked_sequence: end.sequence,
@@ -107,8 +61,17 @@ impl Publisher {
         let (report, watch) = watch::channel(progress.clone());
         let (rows, inbox) = mpsc::unbounded_channel();
         let next_offsets = ends.map(|end| end.next_offset);
-        let mut sender =
-            Sender { kafka, partition, topics, next_offsets, progress, report, queue: VecDeque::new(), producer: None };
+        let mut sender = Sender {
+            kafka,
+            config,
+            partition,
+            topics,
+            next_offsets,
+            progress,
+            report,
+            queue: VecDeque::new(),
+            producer: None,
+        };
         let mut handed = Load::default();
         for row in leftovers {
             row.records.iter().for_each(|record| handed.add(record));
@@ -141,6 +104,16 @@ impl Publisher {
         self.handed == progress.through
     }
 
+    /// Takes nothing more, and waits until everything is acknowledged, for a while.
+    pub(crate) async fn finish(self) {
+        let Self { rows, mut progress, .. } = self;
+        drop(rows);
+        let ended = async { while progress.changed().await.is_ok() {} };
+        if tokio::time::timeout(FLUSH_WITHIN, ended).await.is_err() {
+            info!("what is not acknowledged stays in the outbox");
+        }
+    }
+
     /// True when nothing more will be sent.
     pub(crate) fn has_ended(&self) -> bool {
         self.progress.has_changed().is_err()
@@ -161,6 +134,7 @@ impl Queued {
 
 struct Sender {
     kafka: Arc<Kafka>,
+    config: ClientConfig,
     partition: i32,
     topics: [String; 3],
     next_offsets: [i64; 3],
@@ -180,6 +154,11 @@ fn place(output: Output) -> usize {
 
 impl Sender {
     async fn run(&mut self, mut inbox: mpsc::UnboundedReceiver<Row>) {
+        // A fresh idempotent producer takes up to a second to get its ID: before the first record, not with it.
+        match self.config.create() {
+            Ok(producer) => self.producer = Some(producer),
+            Err(error) => warn!(%error, "no producer can be made yet"),
+        }
         let mut backoff = BACKOFF_MIN;
         loop {
             if self.queue.is_empty() {
@@ -267,7 +246,7 @@ impl Sender {
     fn launch(&mut self, length: usize) -> Result<Vec<DeliveryFuture>, Trouble> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
-            None => self.kafka.publisher_config().create().map_err(|error| Trouble::Retry(error.to_string()))?,
+            None => self.config.create().map_err(|error| Trouble::Retry(error.to_string()))?,
         };
         let mut flights = Vec::with_capacity(length);
         for queued in self.queue.iter().take(length) {

@@ -18,6 +18,9 @@ use crate::service::{Service, Table};
 /// Tables of the projection that the engine folds for every service.
 const ENGINE_TABLES: [Table; 1] = [Table { name: "commands", key: "command_id", read_model: false }];
 
+/// The snapshot rests while the log is folded, and tables are read row by row.
+const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0";
+
 /// One table, compared.
 #[derive(Debug, Clone, Serialize)]
 pub struct Compared {
@@ -66,9 +69,7 @@ pub async fn verify<S: Service>(fold: &Fold<'_, S>, live: &PgPool, progress: Pro
     let events_topic = fold.kafka.topic(description.events_topic);
     let mut conn = live.acquire().await?;
     let mut snapshot = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-    // The snapshot rests while the log is folded, and tables are read row by row.
-    let patient = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0";
-    snapshot.execute(patient).await?;
+    snapshot.execute(PATIENT).await?;
     let sequences: BTreeMap<i32, i64> =
         sqlx::query_as::<_, (i32, i64)>("SELECT partition, sequence FROM outputs WHERE topic = $1")
             .bind(&events_topic)
@@ -89,7 +90,9 @@ pub async fn verify<S: Service>(fold: &Fold<'_, S>, live: &PgPool, progress: Pro
     }
     let with_model = description.read_model.is_some() && model_stands_still(fold, &mut snapshot).await?;
     let mut tables = Vec::new();
-    let mut other = fold.pool.acquire().await?;
+    let mut conn = fold.pool.acquire().await?;
+    let mut other = conn.begin().await?;
+    other.execute(PATIENT).await?;
     for table in ENGINE_TABLES.iter().chain(description.tables) {
         if !table.read_model || with_model {
             tables.push(compare(table, &mut snapshot, &mut other).await?);

@@ -5,10 +5,23 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod append;
+mod child;
+mod commits;
+mod effects;
 mod lease;
 mod migrate;
+mod order;
+mod outages;
+mod outside;
+mod owners;
 mod pool;
+mod proxy;
+mod recovery;
 mod registry;
+mod strange;
 mod support;
+mod timers;
 mod topics;
+mod toy;
 mod wait;
+mod world;

@@ -96,6 +96,17 @@ impl Database {
         (database, pool)
     }
 
+    /// Another one with the same contents, as a backup restored elsewhere has. Nobody may be connected to this one.
+    pub(crate) async fn copy(&self) -> Self {
+        let name = format!("t{}", unique());
+        let mut conn = PgConnection::connect_with(&self.admin).await.unwrap();
+        let sql = format!("CREATE DATABASE {name} TEMPLATE {}", self.name);
+        eventually(Duration::from_secs(10), async || conn.execute(AssertSqlSafe(sql.clone())).await).await;
+        conn.close().await.unwrap();
+        let url = self.admin.clone().database(&name).to_url_lossy().to_string();
+        Self { url, name, admin: self.admin.clone() }
+    }
+
     /// A pool on it.
     pub(crate) async fn pool(&self, connections: u32) -> PgPool {
         pool::connect(&self.url, PoolOptions::new("test", connections)).await.unwrap()

@@ -1,0 +1,131 @@
+//! The publisher against librdkafka's mock broker, which errs on demand. It keeps nothing and is no stand-in for a real
+//! one: here only what the publisher makes of errors is tested.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::envelope;
+use rdkafka::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tokio_util::sync::CancellationToken;
+
+use crate::kafka::Kafka;
+use crate::outbox::{End, Left, Row};
+use crate::own_log;
+use crate::publisher::Publisher;
+use crate::record::{OutRecord, Output};
+
+const TOPIC: &str = "toy.events";
+const RECORDS: i64 = 3;
+const SOON: Duration = Duration::from_secs(60);
+
+struct Broker {
+    mock: MockCluster<'static, DefaultProducerContext>,
+    kafka: Arc<Kafka>,
+}
+
+impl Broker {
+    fn new() -> Self {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic(TOPIC, 1, 1).unwrap();
+        mock.broker_round_trip_time(-1, Duration::from_millis(300)).unwrap();
+        let kafka = Kafka {
+            bootstrap: mock.bootstrap_servers(),
+            topic_prefix: String::new(),
+            partitions: 1,
+            session_timeout: Duration::from_secs(6),
+        };
+        Self { mock, kafka: Arc::new(kafka) }
+    }
+
+    /// The usual settings, but each record is a request of its own.
+    fn config(&self, in_flight: &str) -> ClientConfig {
+        let mut config = self.kafka.publisher_config();
+        config.set("batch.num.messages", "1");
+        config.set("max.in.flight.requests.per.connection", in_flight);
+        config
+    }
+
+    /// Publishes one batch of several records after these answers to the first requests. Returns the sequences on the
+    /// log, repeats included.
+    async fn publish(&self, config: ClientConfig, answers: &[RDKafkaRespErr]) -> Vec<i64> {
+        self.mock.request_errors(RDKafkaApiKey::Produce, answers);
+        let end = End { sequence: 0, offset: -1, next_offset: 0 };
+        let left = Left { ends: [end; 3], rows: Vec::new(), acked_batch: 0 };
+        let topics = [TOPIC, "toy-svc.retry", "toy-svc.dlq"].map(str::to_owned);
+        let stop = CancellationToken::new();
+        let mut publisher = Publisher::start(Arc::clone(&self.kafka), config, 0, topics, left, stop.clone());
+        let records = (1..=RECORDS).map(record).collect();
+        publisher.send(Row { batch: 1, records: Arc::new(records) });
+        let acknowledged = publisher.progress.wait_for(|progress| progress.acked_batch == 1);
+        tokio::time::timeout(SOON, acknowledged).await.expect("it goes on").unwrap();
+        let kafka = Arc::clone(&self.kafka);
+        let read = move || {
+            let (low, high) = own_log::watermarks(&kafka, &[(TOPIC.to_owned(), 0)]).unwrap()[0];
+            own_log::read_range(&kafka, TOPIC, 0, low, high).unwrap()
+        };
+        let log = tokio::task::spawn_blocking(read).await.unwrap();
+        log.iter().map(|record| envelope::sequence(&record.headers).unwrap()).collect()
+    }
+}
+
+fn record(sequence: i64) -> OutRecord {
+    let headers = vec![
+        (envelope::name::ID.to_owned(), sequence.to_string().into_bytes()),
+        (envelope::name::SEQUENCE.to_owned(), format!("{sequence:019}").into_bytes()),
+    ];
+    OutRecord { output: Output::Events, sequence, key: Some(b"1".to_vec()), value: Some(b"{}".to_vec()), headers }
+}
+
+/// The order in which a reader meets them: repeats are passed over.
+fn first_appearances(log: &[i64]) -> Vec<i64> {
+    let mut seen = Vec::new();
+    for sequence in log {
+        if !seen.contains(sequence) {
+            seen.push(*sequence);
+        }
+    }
+    seen
+}
+
+const REFUSALS: [RDKafkaRespErr; 2] =
+    [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_counts_as_acknowledged_is_on_the_log_in_order() {
+    for refusal in REFUSALS {
+        let broker = Broker::new();
+        let log = broker.publish(broker.config("1"), &[refusal]).await;
+        assert_eq!(first_appearances(&log), [1, 2, 3], "{refusal:?}");
+    }
+}
+
+/// With more requests in flight librdkafka reports the first record delivered although it is nowhere (H1).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_false_acknowledgement_does_not_count() {
+    for refusal in REFUSALS {
+        let broker = Broker::new();
+        let log = broker.publish(broker.config("5"), &[refusal]).await;
+        let mut found = first_appearances(&log);
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 3], "{refusal:?}: the log has {log:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_record_is_not_overtaken() {
+    let broker = Broker::new();
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    let log = broker.publish(broker.config("1"), &[refusal]).await;
+    assert_eq!(first_appearances(&log), [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_ends_for_good_is_replaced() {
+    let broker = Broker::new();
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    let log = broker.publish(broker.config("1"), &[refusal]).await;
+    assert_eq!(first_appearances(&log), [1, 2, 3]);
+}

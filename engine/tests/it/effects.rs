@@ -1,0 +1,103 @@
+//! Calls to the outside: when they start, what happens when they fail, what a successor knows of them.
+
+use crate::outside::Reply;
+use crate::support::eventually;
+use crate::toy::Act;
+use crate::world::{SOON, World, key_of};
+
+/// Waits until so many calls arrived; returns (number, may have called) of each.
+async fn calls(world: &World, count: usize) -> Vec<(u32, bool)> {
+    eventually(SOON, async || {
+        let calls = world.outside.calls();
+        if calls.len() >= count { Ok(()) } else { Err(calls) }
+    })
+    .await;
+    world.outside.calls().iter().map(|call| (call.number, call.may_have_called)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_starts_only_when_its_event_is_in_the_log() {
+    let world = World::new().await;
+    let keys = [key_of(0, 0), key_of(1, 0), key_of(0, 1)];
+    let instance = world.start().await;
+    world.refuse_events(true).await;
+    for key in keys {
+        world.command(key, Act::Call).await;
+        world.applied(key, &["call"]).await;
+    }
+    assert_eq!(world.count("SELECT count(*) FROM outbox").await, 3, "decided, not published");
+    assert_eq!(world.outside.calls(), []);
+    world.refuse_events(false).await;
+    for key in keys {
+        world.applied(key, &["call", "answer yes"]).await;
+    }
+    let calls = world.outside.calls();
+    assert_eq!(calls.len(), 3);
+    for call in calls {
+        assert!(call.logged >= 1, "{call:?} before its event was in the log");
+        assert!(!call.may_have_called, "this owner committed it and had not called");
+    }
+    instance.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_asks_first() {
+    let world = World::new().await;
+    let key = key_of(0, 0);
+    world.outside.script([Reply::Silence]);
+    let first = world.start().await;
+    world.command(key, Act::Call).await;
+    assert_eq!(calls(&world, 1).await, [(1, false)]);
+    first.stop().await;
+    let second = world.start().await;
+    world.applied(key, &["call", "answer yes"]).await;
+    assert_eq!(calls(&world, 2).await, [(1, false), (1, true)]);
+    second.stop().await;
+    let third = world.start().await;
+    let id = world.command(key, Act::Add(1)).await;
+    world.applied(key, &["call", "answer yes", &format!("command {id}: add 1")]).await;
+    assert_eq!(world.outside.calls().len(), 2, "an answered effect is not called again");
+    third.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_use_up_attempts_and_silence_does_not() {
+    let world = World::new().await;
+    let key = key_of(1, 0);
+    world.outside.script([Reply::Unreachable, Reply::Pending, Reply::Failed, Reply::Failed]);
+    let instance = world.start().await;
+    world.command(key, Act::Call).await;
+    world.applied(key, &["call", "answer yes"]).await;
+    let expected = [(1, false), (1, true), (1, true), (2, true), (3, true)];
+    assert_eq!(calls(&world, 5).await, expected);
+    eventually(SOON, async || {
+        let left = world.count("SELECT count(*) FROM effects").await;
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    instance.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_are_remembered_across_owners() {
+    let world = World::new().await;
+    let key = key_of(0, 0);
+    world.outside.script([Reply::Failed, Reply::Silence]);
+    let first = world.start().await;
+    world.command(key, Act::Call).await;
+    calls(&world, 2).await;
+    eventually(SOON, async || {
+        let attempts = world.count("SELECT coalesce(max(attempts), 0)::bigint FROM effects").await;
+        if attempts == 1 { Ok(()) } else { Err(attempts) }
+    })
+    .await;
+    first.stop().await;
+    let second = world.start().await;
+    world.applied(key, &["call", "answer yes"]).await;
+    assert_eq!(calls(&world, 3).await, [(1, false), (2, true), (2, true)]);
+    second.stop().await;
+    world.finish().await;
+}

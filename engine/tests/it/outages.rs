@@ -1,0 +1,110 @@
+//! Kafka or Postgres goes away and comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::kafka::Kafka;
+
+use crate::proxy::Proxy;
+use crate::support::{PARTITIONS, eventually};
+use crate::toy::{Act, FOREIGN};
+use crate::world::{SOON, World, key_of};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_arrived_while_the_broker_was_out_of_reach_is_applied_once_when_it_is_back() {
+    let world = World::new().await;
+    let (key, timed) = (key_of(0, 0), key_of(1, 0));
+    let proxy = Proxy::of_kafka(&world.kafka.bootstrap).await;
+    let mut launch = world.usual();
+    launch.kafka = Arc::new(Kafka { bootstrap: proxy.address(), ..(*world.kafka).clone() });
+    let instance = world.launch(launch).await.unwrap();
+    instance.live(PARTITIONS).await;
+    let mut expected = vec![format!("news {}: add 1", world.news(key, Act::Add(1)).await)];
+    world.applied_any_order(key, &expected).await;
+    world.news(timed, Act::Remind(1_000)).await;
+    world.applied(timed, &["remind"]).await;
+
+    proxy.down();
+    for _ in 0..5 {
+        expected.push(format!("news {}: add 2", world.news(key, Act::Add(2)).await));
+    }
+    // The payment that the timer must wait for: it is in the log before the timer is due, out of this service's reach.
+    world.news(timed, Act::Settle).await;
+    eventually(SOON, async || {
+        let overdue = instance.engine.readiness().processors.iter().map(|one| one.oldest_timer_seconds).max();
+        if overdue >= Some(1) { Ok(()) } else { Err(overdue) }
+    })
+    .await;
+    assert_eq!(world.history(timed).await, ["remind"], "a timer waits for what may lie in the log");
+    proxy.up();
+    world.applied_any_order(key, &expected).await;
+    world.applied(timed, &["remind", "settle"]).await;
+    instance.live(PARTITIONS).await;
+    instance.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_and_comes_back_costs_nothing() {
+    let world = World::new().await;
+    let key = key_of(0, 0);
+    let proxy = Proxy::of_postgres(&world.database.url).await;
+    let mut launch = world.usual();
+    launch.url = proxy.url(&world.database.url);
+    let instance = world.launch(launch).await.unwrap();
+    instance.live(PARTITIONS).await;
+    let mut expected = vec![format!("news {}: add 1", world.news(key, Act::Add(1)).await)];
+    world.applied_any_order(key, &expected).await;
+    proxy.down();
+    for _ in 0..5 {
+        expected.push(format!("news {}: add 2", world.news(key, Act::Add(2)).await));
+    }
+    instance.says("the database").await;
+    // Longer than the marks of the IDs are raised ahead.
+    let away = std::time::Instant::now();
+    eventually(SOON, async || if away.elapsed() > Duration::from_secs(12) { Ok(()) } else { Err(away.elapsed()) })
+        .await;
+    proxy.up();
+    world.applied_any_order(key, &expected).await;
+    instance.live(PARTITIONS).await;
+    instance.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_assignment_waits_for_the_database() {
+    let world = World::new().await;
+    let key = key_of(1, 0);
+    let proxy = Proxy::of_postgres(&world.database.url).await;
+    let mut launch = world.usual();
+    launch.url = proxy.url(&world.database.url);
+    let instance = world.launch(launch).await.unwrap();
+    proxy.down();
+    instance.says("waits for the database").await;
+    let number = world.news(key, Act::Add(1)).await;
+    proxy.up();
+    instance.live(PARTITIONS).await;
+    world.applied(key, &[&format!("news {number}: add 1")]).await;
+    instance.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_that_the_log_no_longer_reaches_is_refused() {
+    let world = World::new().await;
+    let key = key_of(0, 0);
+    let instance = world.start().await;
+    let number = world.news(key, Act::Add(1)).await;
+    world.applied(key, &[&format!("news {number}: add 1")]).await;
+    world.settled().await;
+    instance.stop().await;
+    sqlx::query("UPDATE positions SET next_offset = 9 WHERE topic = $1 AND partition = 0")
+        .bind(world.kafka.topic(FOREIGN))
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let instance = world.launch(world.usual()).await.unwrap();
+    instance.says("ends at offset 1, but 9 is the next one to read").await;
+    instance.stop().await;
+    world.finish().await;
+}

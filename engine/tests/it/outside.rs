@@ -1,0 +1,101 @@
+//! What the toy service calls: remembers each call and what the log held then, and answers as it is told.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use engine::kafka::Kafka;
+use engine::own_log;
+use engine::service::{Outcome, Try};
+use events::partition::partition_of;
+
+use crate::support::PARTITIONS;
+use crate::toy;
+
+/// One call that arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) key: i64,
+    pub(crate) number: u32,
+    pub(crate) may_have_called: bool,
+    /// Records of the key's partition of the events topic at that moment.
+    pub(crate) logged: i64,
+}
+
+/// How a call ends.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Yes,
+    Failed,
+    Unreachable,
+    /// Ask again at once.
+    Pending,
+    /// Never.
+    Silence,
+}
+
+impl Reply {
+    pub(crate) fn map_answer<I>(self, answer: impl FnOnce(String) -> I) -> Outcome<I> {
+        match self {
+            Self::Yes | Self::Silence => Outcome::Answer(answer("yes".to_owned())),
+            Self::Failed => Outcome::Failed { code: "500", message: "it erred".to_owned() },
+            Self::Unreachable => Outcome::Unreachable { message: "it is away".to_owned() },
+            Self::Pending => Outcome::Pending { ask_after: Duration::from_millis(50) },
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Outside {
+    mended: AtomicBool,
+    calls: Mutex<Vec<Call>>,
+    replies: Mutex<VecDeque<Reply>>,
+    kafka: Option<Arc<Kafka>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap()
+}
+
+impl Outside {
+    pub(crate) fn new(kafka: Arc<Kafka>) -> Self {
+        Self { kafka: Some(kafka), ..Self::default() }
+    }
+
+    /// From now on inputs that fail are applied.
+    pub(crate) fn mend(&self) {
+        self.mended.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_mended(&self) -> bool {
+        self.mended.load(Ordering::Acquire)
+    }
+
+    /// The next calls end like this; those behind them with yes.
+    pub(crate) fn script(&self, replies: impl IntoIterator<Item = Reply>) {
+        locked(&self.replies).extend(replies);
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        locked(&self.calls).clone()
+    }
+
+    pub(crate) async fn call(&self, key: i64, attempt: Try) -> Reply {
+        let logged = match self.kafka.clone() {
+            Some(kafka) => {
+                let place = (kafka.topic(toy::EVENTS), partition_of(key.to_string().as_bytes(), PARTITIONS));
+                let ask = move || own_log::watermarks(&kafka, &[place]).unwrap()[0].1;
+                tokio::task::spawn_blocking(ask).await.unwrap()
+            }
+            None => 0,
+        };
+        let Try { number, may_have_called, .. } = attempt;
+        locked(&self.calls).push(Call { key, number, may_have_called, logged });
+        let reply = locked(&self.replies).pop_front().unwrap_or(Reply::Yes);
+        if matches!(reply, Reply::Silence) {
+            std::future::pending::<()>().await;
+        }
+        reply
+    }
+}

@@ -1,0 +1,392 @@
+//! A small service on the engine: sums per key, what was applied in which order, a timer and an effect.
+//!
+//! Its values are JSON, so that most tests need no registry. It knows no business word either.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use engine::migrate::{MigrationSet, Schema};
+use engine::service::{
+    About, Decoded, Description, DueTimer, EffectMark, Failure, InputTopic, Outcome, Service, Table, TopicKind, Try,
+    Window,
+};
+use events::codec::{Codec, DecodeError, EncodeError, schema_id};
+use events::id::{CommandId, EventId};
+use events::record::{CommandRef, Recorded, SetBy};
+use events::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use sqlx::migrate::Migrator;
+
+use crate::outside::Outside;
+
+pub(crate) const COMMANDS: &str = "toy.commands";
+pub(crate) const FOREIGN: &str = "other.events";
+pub(crate) const EVENTS: &str = "toy.events";
+pub(crate) const NAME: &str = "toy-svc";
+pub(crate) const COMMAND: &str = "toy.Command";
+pub(crate) const NEWS: &str = "other.News";
+const HAPPENED: &str = "toy.Happened";
+const CALL: &str = "call";
+
+static TOY: Migrator = sqlx::migrate!("tests/it/migrations");
+pub(crate) static MIGRATIONS: [MigrationSet; 1] =
+    [MigrationSet { schema: Schema::Projection, name: "toy", migrator: &TOY }];
+
+static INPUTS: [InputTopic; 2] =
+    [InputTopic { name: COMMANDS, kind: TopicKind::Commands }, InputTopic { name: FOREIGN, kind: TopicKind::Events }];
+static TABLES: [Table; 2] =
+    [Table { name: "entries", key: "key", read_model: false }, Table { name: "news", key: "key", read_model: true }];
+
+/// What a command or a foreign event asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Act {
+    /// Adds to the sum.
+    Add(i64),
+    /// Is refused.
+    Refuse,
+    /// Sets the timer so many milliseconds from now.
+    Remind(i64),
+    /// Clears the timer.
+    Settle,
+    /// Asks for the effect.
+    Call,
+    /// Changes nothing.
+    Ignore,
+    /// Fails until the outside is mended.
+    Fail,
+}
+
+/// A record of an input topic.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ask {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) key: i64,
+    /// The command's ID, or the number of the foreign event.
+    pub(crate) id: i64,
+    pub(crate) act: Act,
+}
+
+#[derive(Debug)]
+pub(crate) enum Input {
+    Command(Ask),
+    News(Ask),
+    Timer(i64),
+    Answer(i64, String),
+}
+
+impl Input {
+    fn key(&self) -> i64 {
+        match self {
+            Self::Command(ask) | Self::News(ask) => ask.key,
+            Self::Timer(key) | Self::Answer(key, _) => *key,
+        }
+    }
+}
+
+/// An own event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Happened {
+    #[serde(rename = "type")]
+    kind: String,
+    key: i64,
+    what: String,
+    add: i64,
+    due_at: Option<i64>,
+    settles: bool,
+    calls: bool,
+    answers: bool,
+    command: Option<i64>,
+    refused: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Entry {
+    total: i64,
+    history: Vec<String>,
+    due: Option<(i64, Mark)>,
+    call: Option<Mark>,
+}
+
+type Mark = (i64, i64);
+
+#[derive(Debug, Default)]
+pub(crate) struct States {
+    entries: BTreeMap<i64, Entry>,
+    changed: BTreeSet<i64>,
+    facts: BTreeMap<i64, i64>,
+    timer: Option<i64>,
+    effects: Vec<EffectMark>,
+}
+
+/// The service; what it calls is scripted.
+#[derive(Debug, Default)]
+pub(crate) struct Toy {
+    pub(crate) outside: Arc<Outside>,
+    /// Folds the foreign topic into a read model.
+    pub(crate) with_model: bool,
+}
+
+fn set_by((event, sequence): Mark) -> SetBy {
+    SetBy { event_id: EventId(event), sequence }
+}
+
+fn mark(key: i64, call: Mark) -> EffectMark {
+    EffectMark { key, kind: CALL, set_by: set_by(call), not_before: None }
+}
+
+fn asked(ask: &Ask, now: Timestamp, from: &str) -> Happened {
+    let event = Happened { kind: HAPPENED.to_owned(), key: ask.key, ..Happened::default() };
+    match &ask.act {
+        Act::Add(amount) => Happened { what: format!("{from} {}: add {amount}", ask.id), add: *amount, ..event },
+        Act::Refuse => Happened { what: format!("{from} {}: no", ask.id), refused: Some("NO".to_owned()), ..event },
+        Act::Remind(after) => Happened { what: "remind".to_owned(), due_at: Some(now.0 + after), ..event },
+        Act::Settle => Happened { what: "settle".to_owned(), settles: true, ..event },
+        Act::Call => Happened { what: "call".to_owned(), calls: true, ..event },
+        Act::Ignore | Act::Fail => Happened { what: format!("{from} {}: mended", ask.id), ..event },
+    }
+}
+
+impl Service for Toy {
+    type Input = Input;
+    type Event = Happened;
+    type States = States;
+    type Effect = i64;
+
+    fn describe(&self) -> Description {
+        Description {
+            name: NAME,
+            number: 6,
+            inputs: &INPUTS,
+            events_topic: EVENTS,
+            read_model: self.with_model.then_some(FOREIGN),
+            projection_version: 1,
+            tables: &TABLES,
+        }
+    }
+
+    fn decode(
+        &self,
+        _codec: &Codec,
+        topic: &str,
+        value: &[u8],
+        _at: Timestamp,
+    ) -> Result<Option<Decoded<Input>>, DecodeError> {
+        if let Ok(schema) = schema_id(value) {
+            return Err(DecodeError::UnknownSchema(schema));
+        }
+        let damaged = |error: serde_json::Error| match error.classify() {
+            serde_json::error::Category::Syntax => DecodeError::NotAvro,
+            _ => DecodeError::Damaged { type_name: COMMAND, reason: error.to_string() },
+        };
+        let ask: Ask = serde_json::from_slice(value).map_err(damaged)?;
+        let key = ask.key;
+        if topic == COMMANDS {
+            let command_id = CommandId(ask.id);
+            let command = CommandRef { command_id, caller: None, key_hash: None, fingerprint: None };
+            return Ok(Some(Decoded { input: Input::Command(ask), key, command: Some(command) }));
+        }
+        Ok(Some(Decoded { input: Input::News(ask), key, command: None }))
+    }
+
+    fn type_of<'a>(&'a self, _codec: &'a Codec, topic: &str, value: &[u8]) -> Option<&'a str> {
+        let ask: Ask = serde_json::from_slice(value).ok()?;
+        let known = if topic == COMMANDS { COMMAND } else { NEWS };
+        Some(if ask.kind == known { known } else { "toy.Other" })
+    }
+
+    fn decode_own(&self, _codec: &Codec, value: &[u8]) -> Result<Happened, DecodeError> {
+        serde_json::from_slice(value)
+            .map_err(|error| DecodeError::Damaged { type_name: HAPPENED, reason: error.to_string() })
+    }
+
+    fn encode(&self, _codec: &Codec, event: &Happened) -> Result<Vec<u8>, EncodeError> {
+        Ok(serde_json::to_vec(event).unwrap())
+    }
+
+    fn about(&self, event: &Happened) -> About {
+        let command = event.command.map(|id| CommandRef {
+            command_id: CommandId(id),
+            caller: None,
+            key_hash: None,
+            fingerprint: None,
+        });
+        let refused = event.refused.clone();
+        About { type_name: HAPPENED, key: event.key, correlation: Some(event.key), command, refused }
+    }
+
+    async fn load(
+        &self,
+        conn: &mut PgConnection,
+        _partition: i32,
+        inputs: &[&Input],
+        events: &[&Happened],
+    ) -> Result<States, sqlx::Error> {
+        let keys: BTreeSet<i64> =
+            inputs.iter().map(|input| input.key()).chain(events.iter().map(|event| event.key)).collect();
+        type Row = (i64, i64, Vec<String>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT key, total, history, due_at, due_event, due_sequence, call_event, call_sequence
+             FROM entries WHERE key = ANY($1)",
+        )
+        .bind(keys.into_iter().collect::<Vec<_>>())
+        .fetch_all(conn)
+        .await?;
+        let mut states = States::default();
+        for (key, total, history, at, event, sequence, call, call_sequence) in rows {
+            let due = at.zip(event).zip(sequence).map(|((at, event), sequence)| (at, (event, sequence)));
+            states.entries.insert(key, Entry { total, history, due, call: call.zip(call_sequence) });
+        }
+        Ok(states)
+    }
+
+    fn decide(&self, states: &States, input: &Input, now: Timestamp) -> Result<Option<Happened>, Failure> {
+        let none = Entry::default();
+        let entry = states.entries.get(&input.key()).unwrap_or(&none);
+        let event = Happened { kind: HAPPENED.to_owned(), key: input.key(), ..Happened::default() };
+        match input {
+            Input::Command(ask) => Ok(Some(Happened { command: Some(ask.id), ..asked(ask, now, "command") })),
+            Input::News(Ask { act: Act::Ignore, .. }) => Ok(None),
+            Input::News(Ask { act: Act::Fail, .. }) if !self.outside.is_mended() => {
+                Err(Failure { code: "BAD", message: "it cannot be applied".to_owned() })
+            }
+            Input::News(ask) => Ok(Some(asked(ask, now, "news"))),
+            Input::Timer(_) => {
+                let due = entry.due.is_some_and(|(at, _)| at <= now.0);
+                Ok(due.then(|| Happened { what: "reminded".to_owned(), settles: true, ..event }))
+            }
+            Input::Answer(_, text) => {
+                let what = format!("answer {text}");
+                Ok(entry.call.map(|_| Happened { what, answers: true, ..event }))
+            }
+        }
+    }
+
+    fn evolve(&self, states: &mut States, event: &Recorded<Happened>) {
+        let happened = &event.event;
+        let mark = (event.id.0, event.sequence);
+        states.changed.insert(happened.key);
+        let entry = states.entries.entry(happened.key).or_default();
+        entry.total += happened.add;
+        entry.history.push(happened.what.clone());
+        if happened.settles {
+            entry.due = None;
+        }
+        if let Some(at) = happened.due_at {
+            entry.due = Some((at, mark));
+            states.timer = Some(states.timer.map_or(at, |earlier| earlier.min(at)));
+        }
+        if happened.answers {
+            entry.call = None;
+        }
+        if happened.calls {
+            entry.call = Some(mark);
+            states.effects.push(self::mark(happened.key, mark));
+        }
+    }
+
+    fn observe(&self, states: &mut States, fact: &Input) {
+        if let Input::News(ask) = fact {
+            states.facts.insert(ask.key, ask.id);
+        }
+    }
+
+    async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
+        for key in &states.changed {
+            let entry = &states.entries[key];
+            sqlx::query(
+                "INSERT INTO entries (key, partition, total, history, due_at, due_event, due_sequence, call_event,
+                                      call_sequence)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                 ON CONFLICT (key) DO UPDATE SET total = $3, history = $4, due_at = $5, due_event = $6,
+                     due_sequence = $7, call_event = $8, call_sequence = $9",
+            )
+            .bind(key)
+            .bind(partition)
+            .bind(entry.total)
+            .bind(&entry.history)
+            .bind(entry.due.map(|(at, _)| at))
+            .bind(entry.due.map(|(_, mark)| mark.0))
+            .bind(entry.due.map(|(_, mark)| mark.1))
+            .bind(entry.call.map(|mark| mark.0))
+            .bind(entry.call.map(|mark| mark.1))
+            .execute(&mut *conn)
+            .await?;
+        }
+        for (key, last) in &states.facts {
+            sqlx::query("INSERT INTO news VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET last = $2")
+                .bind(key)
+                .bind(last)
+                .execute(&mut *conn)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn due_timers(
+        &self,
+        conn: &mut PgConnection,
+        partition: i32,
+        window: Window,
+    ) -> Result<Vec<DueTimer<Input>>, sqlx::Error> {
+        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+            "SELECT key, due_event, due_sequence FROM entries
+             WHERE partition = $1 AND due_at >= $2 AND due_at <= $3 ORDER BY due_at LIMIT $4",
+        )
+        .bind(partition)
+        .bind(window.from.0)
+        .bind(window.until.0)
+        .bind(window.limit)
+        .fetch_all(conn)
+        .await?;
+        let timer = |(key, event, sequence)| DueTimer { input: Input::Timer(key), set_by: set_by((event, sequence)) };
+        Ok(rows.into_iter().map(timer).collect())
+    }
+
+    async fn next_timer(&self, conn: &mut PgConnection, partition: i32) -> Result<Option<Timestamp>, sqlx::Error> {
+        let (next,): (Option<i64>,) = sqlx::query_as("SELECT min(due_at) FROM entries WHERE partition = $1")
+            .bind(partition)
+            .fetch_one(conn)
+            .await?;
+        Ok(next.map(Timestamp))
+    }
+
+    fn timer_set(&self, states: &States) -> Option<Timestamp> {
+        states.timer.map(Timestamp)
+    }
+
+    fn effects_set(&self, states: &States) -> Vec<EffectMark> {
+        let asked =
+            |mark: &&EffectMark| states.entries[&mark.key].call == Some((mark.set_by.event_id.0, mark.set_by.sequence));
+        states.effects.iter().filter(asked).copied().collect()
+    }
+
+    async fn effects_due(&self, conn: &mut PgConnection, partition: i32) -> Result<Vec<EffectMark>, sqlx::Error> {
+        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+            "SELECT key, call_event, call_sequence FROM entries WHERE partition = $1 AND call_event IS NOT NULL",
+        )
+        .bind(partition)
+        .fetch_all(conn)
+        .await?;
+        Ok(rows.into_iter().map(|(key, event, sequence)| mark(key, (event, sequence))).collect())
+    }
+
+    async fn effects_read(
+        &self,
+        conn: &mut PgConnection,
+        partition: i32,
+        marks: &[EffectMark],
+    ) -> Result<Vec<(EffectMark, i64)>, sqlx::Error> {
+        let due = self.effects_due(conn, partition).await?;
+        let asked = due.into_iter().filter(|mark| marks.iter().any(|wanted| wanted.key == mark.key));
+        Ok(asked.map(|mark| (mark, mark.key)).collect())
+    }
+
+    async fn perform(&self, effect: &i64, attempt: Try) -> Outcome<Input> {
+        let key = *effect;
+        self.outside.call(key, attempt).await.map_answer(|text| Input::Answer(key, text))
+    }
+}
