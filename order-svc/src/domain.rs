@@ -74,14 +74,29 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The code of [`Self::VersionMismatch`], whatever the versions.
+    pub const VERSION_MISMATCH: &str = "VERSION_MISMATCH";
+
     /// The reason as `CommandRefused` and problems write it.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownOrder => "UNKNOWN_ORDER",
             Self::OrderExists => "ORDER_EXISTS",
-            Self::VersionMismatch { .. } => "VERSION_MISMATCH",
+            Self::VersionMismatch { .. } => Self::VERSION_MISMATCH,
             Self::OrderNotPlaced(_) => "ORDER_NOT_PLACED",
+        }
+    }
+}
+
+impl Refusal {
+    /// True when no state that can follow would take the command: versions only rise, and final is final.
+    #[must_use]
+    pub fn is_for_good(&self) -> bool {
+        match self {
+            Self::OrderNotPlaced(_) | Self::OrderExists => true,
+            Self::VersionMismatch { expected, current } => expected < current,
+            Self::UnknownOrder => false,
         }
     }
 }

@@ -131,6 +131,19 @@ proptest! {
     }
 
     #[test]
+    fn what_is_refused_for_good_stays_refused(inputs in inputs()) {
+        let (states, _) = run(&inputs);
+        for kind in 0..KINDS {
+            let probe = input(kind, 99);
+            let for_good = |state: &State| decide(state, &probe).is_err_and(|refusal| refusal.is_for_good());
+            let first = states.iter().position(for_good);
+            for later in first.map_or(&[][..], |at| &states[at..]) {
+                prop_assert!(decide(later, &probe).is_err(), "{:?} in {:?}", probe, later);
+            }
+        }
+    }
+
+    #[test]
     fn a_timer_that_is_set_moves_when_it_fires(inputs in inputs()) {
         for state in run(&inputs).0.into_iter().filter(|state| state.timer().is_some()) {
             let event = decide(&state, &Input::PayByPassed(ORDER)).expect("it is known");

@@ -138,6 +138,19 @@ impl State {
         }
     }
 
+    /// Whose it is, once there is an order.
+    #[must_use]
+    pub fn customer_id(&self) -> Option<&str> {
+        match self {
+            Self::Unknown => None,
+            Self::Rejected(rejected) => Some(&rejected.customer_id),
+            Self::Placed { order, .. }
+            | Self::Confirmed(order)
+            | Self::Cancelled { order, .. }
+            | Self::Expired(order) => Some(&order.customer_id),
+        }
+    }
+
     /// The version, once there is an order.
     #[must_use]
     pub fn version(&self) -> Option<i64> {
@@ -161,6 +174,19 @@ impl State {
             Self::Cancelled { .. } => Some(Status::Cancelled),
             Self::Expired(_) => Some(Status::Expired),
             Self::Rejected(_) => Some(Status::Rejected),
+        }
+    }
+
+    /// `ce_sequence` of its last event, once there is an order.
+    #[must_use]
+    pub fn last_sequence(&self) -> Option<i64> {
+        match self {
+            Self::Unknown => None,
+            Self::Rejected(rejected) => Some(rejected.last_sequence),
+            Self::Placed { order, .. }
+            | Self::Confirmed(order)
+            | Self::Cancelled { order, .. }
+            | Self::Expired(order) => Some(order.last_sequence),
         }
     }
 

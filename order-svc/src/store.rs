@@ -211,11 +211,17 @@ pub async fn list_products(
     rows.into_iter().map(ProductRow::product).collect()
 }
 
-/// The sequences of the order's events that a command caused, refusals among them.
-pub async fn command_sequences(conn: &mut PgConnection, order_id: OrderId) -> Result<Vec<i64>, sqlx::Error> {
-    let rows: Vec<(i64,)> = sqlx::query_as("SELECT sequence FROM commands WHERE subject = $1 ORDER BY sequence")
-        .bind(order_id.0)
-        .fetch_all(conn)
-        .await?;
+/// The sequences of the order's events that a command caused, refusals among them; the last ones when there are many.
+pub async fn command_sequences(
+    conn: &mut PgConnection,
+    order_id: OrderId,
+    limit: i64,
+) -> Result<Vec<i64>, sqlx::Error> {
+    let rows: Vec<(i64,)> =
+        sqlx::query_as("SELECT sequence FROM commands WHERE subject = $1 ORDER BY sequence DESC LIMIT $2")
+            .bind(order_id.0)
+            .bind(limit)
+            .fetch_all(conn)
+            .await?;
     Ok(rows.into_iter().map(|(sequence,)| sequence).collect())
 }

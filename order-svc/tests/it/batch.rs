@@ -18,9 +18,9 @@ use sqlx::PgConnection;
 
 use crate::database;
 
-const SERVICE: Orders = Orders { pay_within: Duration::from_secs(900) };
+pub(crate) const SERVICE: Orders = Orders { pay_within: Duration::from_secs(900) };
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
-const P: i32 = 1;
+pub(crate) const P: i32 = 1;
 
 fn usd(amount: i64) -> Money {
     Money::new(amount, Currency::USD)
@@ -68,7 +68,7 @@ fn cancel(order: i64) -> Input {
     }))
 }
 
-fn captured(order: i64, refund_due: bool) -> Option<Input> {
+pub(crate) fn captured(order: i64, refund_due: bool) -> Option<Input> {
     let event = PaymentEvent::from(PaymentCaptured {
         order_id: OrderId(order),
         customer_id: "c-1".to_owned(),
@@ -82,7 +82,7 @@ fn captured(order: i64, refund_due: bool) -> Option<Input> {
     decode(PaymentEvent::TOPIC, &event.encode(&Codec::numbered()).unwrap()).map(|decoded| decoded.input)
 }
 
-fn listed(product: i64, amount: i64) -> Input {
+pub(crate) fn listed(product: i64, amount: i64) -> Input {
     let event = ProductListed {
         product_id: ProductId(product),
         name: "PEAR".to_owned(),
@@ -108,7 +108,7 @@ fn repriced(product: i64, amount: i64) -> Input {
 }
 
 /// One batch; returns its events as the log would have them.
-async fn batch(conn: &mut PgConnection, inputs: &[Input], sequence: i64) -> Vec<Recorded<OrderEvent>> {
+pub(crate) async fn batch(conn: &mut PgConnection, inputs: &[Input], sequence: i64) -> Vec<Recorded<OrderEvent>> {
     let wanted: Vec<&Input> = inputs.iter().collect();
     let mut states = SERVICE.load(conn, P, &wanted, &[]).await.unwrap();
     let mut log = Vec::new();
@@ -251,5 +251,6 @@ async fn the_events_of_an_order_that_commands_caused_are_found() {
     .execute(&mut *conn)
     .await
     .unwrap();
-    assert_eq!(store::command_sequences(&mut conn, OrderId(7)).await.unwrap(), [4, 9]);
+    assert_eq!(store::command_sequences(&mut conn, OrderId(7), 10).await.unwrap(), [9, 4]);
+    assert_eq!(store::command_sequences(&mut conn, OrderId(7), 1).await.unwrap(), [9]);
 }

@@ -30,6 +30,6 @@ pub(crate) async fn migrated() -> PgPool {
     }
     let url = options.database(&name).to_url_lossy().to_string();
     let pool = connect(&url, PoolOptions::new("tests", CONNECTIONS)).await.unwrap();
-    engine::migrate::migrate(&pool, &[order_svc::store::MIGRATIONS]).await.unwrap();
+    engine::migrate::migrate(&pool, order_svc::app::MIGRATIONS).await.unwrap();
     pool
 }

@@ -1,0 +1,55 @@
+//! How the parts are wired: what `host` is told about this service.
+
+use edge::routes::Routes;
+use engine::migrate::MigrationSet;
+use events::order::OrderCommand;
+use host::run::EDGE_MIGRATIONS;
+use host::{Base, Program, Ready};
+use utoipa::openapi::OpenApi;
+
+use crate::config::Config;
+use crate::http;
+use crate::processor::{DESCRIPTION, Orders};
+use crate::store;
+
+/// All migrations of this service's database but the engine's.
+pub const MIGRATIONS: &[MigrationSet] = &[EDGE_MIGRATIONS, store::MIGRATIONS];
+
+/// The service for folding only: nothing that a fold needs can be set.
+#[must_use]
+pub fn replay() -> Orders {
+    Orders { pay_within: std::time::Duration::ZERO }
+}
+
+#[derive(Debug)]
+struct OrderProgram {
+    service: Orders,
+}
+
+impl Program for OrderProgram {
+    type Service = Orders;
+
+    const MIGRATIONS: &'static [MigrationSet] = MIGRATIONS;
+    const COMMANDS: Option<&'static str> = Some(OrderCommand::TOPIC);
+
+    fn service(&self, _base: &Base) -> anyhow::Result<Orders> {
+        Ok(self.service)
+    }
+
+    fn api(&self) -> OpenApi {
+        http::api()
+    }
+
+    fn routes(&self, ready: Ready<Orders>) -> impl Fn() -> Routes + Clone + Send + 'static {
+        http::routes(ready)
+    }
+}
+
+/// Runs the service until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or ended by itself.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let program = OrderProgram { service: Orders { pay_within: config.pay_within } };
+    host::run(program, config.common, DESCRIPTION.number, DESCRIPTION.name).await
+}
