@@ -33,7 +33,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::batch::{P, SERVICE, batch};
-use crate::database;
+use crate::database::{self, Database};
 
 /// The example key of RFC 8410 §10.3, and its public half.
 const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
@@ -118,7 +118,7 @@ impl Log for MemoryLog {
 
 /// A running order service without processors.
 pub(crate) struct Shop {
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Database,
     pub(crate) log: Arc<MemoryLog>,
     base: String,
     client: reqwest::Client,
