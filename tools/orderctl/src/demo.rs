@@ -46,13 +46,14 @@ const PIECES: i64 = 1_000;
 const LINES: [(i64, i64); 2] = [(FIRST_PRODUCT, 6), (FIRST_PRODUCT + 2, 1)];
 /// Much longer than it takes, also on a machine that just started.
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Without a record for so long, what came is shown.
+const QUIET: Duration = Duration::from_millis(250);
 
 /// One step of the order's way.
 #[derive(Debug, Clone, Serialize)]
 struct Step {
-    at: String,
-    /// Since the order was accepted, in milliseconds.
+    at: Timestamp,
+    /// Since the first step, in milliseconds.
     after_ms: i64,
     status: Option<&'static str>,
     topic: String,
@@ -66,12 +67,14 @@ pub(crate) async fn run(settings: &Settings, out: Output) -> anyhow::Result<Exit
     stock_up(settings, &client, out).await?;
     let order = place(&client).await?;
     let steps = follow(kafka, codec, order, out).await?;
-    let notice = notice(settings, order).await?;
+    let notices = notices(settings, order).await?;
     if out.json {
-        print(&line(&json!({ "order_id": order.to_string(), "steps": steps, "notice": notice })));
-    } else {
-        let text = |name: &str| notice[name].as_str().unwrap_or_default().to_owned();
-        print(&format!("  {:<36} {} to {}: {}", "a notice arrived", text("channel"), text("to"), text("subject")));
+        print(&line(&json!({ "order_id": order.to_string(), "steps": steps, "notices": notices })));
+    }
+    for notice in &notices {
+        let text = |name: &str| notice[name].as_str().unwrap_or_default();
+        let said = if text("subject").is_empty() { text("body") } else { text("subject") };
+        out.say(&format!("  arrived    {} to {}: {}", text("channel"), text("to"), said.trim()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -116,7 +119,7 @@ async fn place(client: &Client) -> anyhow::Result<i64> {
     order.context("the answer to POST /v1/orders has no order_id")
 }
 
-/// Prints each event of the order as it comes, until it is final and the notice is on its way.
+/// Prints the events of the order as they come, until it is final and its notices are sent.
 async fn follow(kafka: Kafka, codec: Codec, order: i64, out: Output) -> anyhow::Result<Vec<Step>> {
     let work = move || -> anyhow::Result<Vec<Step>> {
         let key = order.to_string();
@@ -126,60 +129,77 @@ async fn follow(kafka: Kafka, codec: Codec, order: i64, out: Output) -> anyhow::
         let starts = ranges(&kafka, &topics, Some(partition), Start::Beginning)?;
         let follower = Follower::open(&kafka, starts.into_iter().map(|(place, from, _)| (place, from)))?;
         let started = Instant::now();
-        let mut way = Way { codec: &codec, out, begun: None, steps: Vec::new() };
-        way.accepted(order);
+        out.say(&format!("  ACCEPTED   order {order}: POST /v1/orders answered 202"));
+        let mut way = Way::default();
         while started.elapsed() < PATIENCE {
-            if let Some(record) = follower.poll(LOOK_EVERY)?
-                && record.key.as_deref() == Some(key.as_bytes())
-                && way.take(&record)
-            {
+            match follower.poll(QUIET)? {
+                Some(record) if record.key.as_deref() == Some(key.as_bytes()) => way.take(&codec, &record),
+                Some(_) => {}
+                // The four topics are read side by side; when all are quiet, what came is put in its order.
+                None => way.show(out),
+            }
+            if way.is_over() {
+                way.show(out);
                 return Ok(way.steps);
             }
         }
-        bail!("order {order} is not final after {} s; see `orderctl lag` and `orderctl processors`", PATIENCE.as_secs())
+        way.show(out);
+        bail!(
+            "order {order} is not at its end after {} s; see `orderctl lag` and `orderctl processors`",
+            PATIENCE.as_secs()
+        )
     };
     tokio::task::spawn_blocking(work).await.context("following the order")?
 }
 
 /// What has been seen of the order's way.
-struct Way<'a> {
-    codec: &'a Codec,
-    out: Output,
-    /// When it was placed.
-    begun: Option<Timestamp>,
+#[derive(Debug, Default)]
+struct Way {
+    /// In the order of their times once shown.
     steps: Vec<Step>,
+    shown: usize,
+    final_status: Option<&'static str>,
+    /// Channels of the notice about the end, and how many of them are done with.
+    channels: Option<usize>,
+    notified: usize,
 }
 
-impl Way<'_> {
-    fn accepted(&mut self, order: i64) {
-        self.out.say(&format!("  ACCEPTED   order {order}, answered 202 by POST /v1/orders"));
-    }
-
-    /// Notes and prints a step; true when the order's notice was sent, or it ended otherwise.
-    fn take(&mut self, record: &Record) -> bool {
-        let json = decoded::record(self.codec, record);
+impl Way {
+    fn take(&mut self, codec: &Codec, record: &Record) {
+        let json = decoded::record(codec, record);
         let kind = json["type"].as_str().and_then(|kind| kind.rsplit('.').next()).unwrap_or("?").to_owned();
         let at = json["headers"]["ce_time"].as_str().and_then(|time| Timestamp::parse(time).ok());
-        let at = at.unwrap_or(record.timestamp);
-        let begun = *self.begun.get_or_insert(at);
-        let step = Step {
-            at: at.to_string(),
-            after_ms: at.0 - begun.0,
-            status: status(&kind),
-            topic: record.topic.clone(),
-            what: describe(&kind, &json["value"]),
-        };
-        self.out.say(&format!(
-            "  {:<10} {:>5} ms  {:<19} {}",
-            step.status.unwrap_or(""),
-            step.after_ms,
-            step.topic,
-            step.what
-        ));
-        self.steps.push(step);
-        matches!(kind.as_str(), "NotificationSent" | "NotificationSkipped" | "NotificationFailed")
-            && self.steps.iter().any(|step| matches!(step.status, Some("CONFIRMED" | "CANCELLED" | "EXPIRED")))
-            || kind == "OrderRejected"
+        let value = &json["value"];
+        let status = status(&kind);
+        self.final_status = self.final_status.or(status.filter(|status| *status != "PLACED"));
+        if value["kind"].as_str().is_some_and(|kind| kind != "PAYMENT_REMINDER") {
+            match kind.as_str() {
+                "NotificationScheduled" => self.channels = value["channels"].as_array().map(Vec::len),
+                "NotificationSent" | "NotificationFailed" => self.notified += 1,
+                "NotificationSkipped" => self.channels = Some(0),
+                _ => {}
+            }
+        }
+        let (topic, what) = (record.topic.clone(), describe(&kind, value));
+        self.steps.push(Step { at: at.unwrap_or(record.timestamp), after_ms: 0, status, topic, what });
+    }
+
+    /// True when the order is final and its notice is on every channel. A rejected order has no notice.
+    fn is_over(&self) -> bool {
+        let notified = self.channels.is_some_and(|channels| self.notified >= channels);
+        self.final_status == Some("REJECTED") || (self.final_status.is_some() && notified)
+    }
+
+    fn show(&mut self, out: Output) {
+        let new = &mut self.steps[self.shown..];
+        new.sort_by_key(|step| step.at);
+        let begun = self.steps.first().map_or(Timestamp(0), |step| step.at);
+        for step in &mut self.steps[self.shown..] {
+            step.after_ms = step.at.0 - begun.0;
+            let status = step.status.unwrap_or_default();
+            out.say(&format!("  {status:<10} {:>5} ms  {:<20} {}", step.after_ms, step.topic, step.what));
+        }
+        self.shown = self.steps.len();
     }
 }
 
@@ -209,19 +229,16 @@ fn describe(kind: &str, value: &Value) -> String {
     text
 }
 
-/// The first message about the order that arrived at the sink.
-async fn notice(settings: &Settings, order: i64) -> anyhow::Result<Value> {
+/// The messages about the order that are at the sink: they were handed over before the log says so.
+async fn notices(settings: &Settings, order: i64) -> anyhow::Result<Vec<Value>> {
     let url = format!("{}/messages?order={order}", settings.sink()?);
-    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE {
-        let page: Value = http.get(&url).send().await.context("asking the sink for messages")?.json().await?;
-        if let Some(message) = page["items"].get(0) {
-            return Ok(message.clone());
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
+    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().context("making an HTTP client")?;
+    let page: Value = http.get(&url).send().await.context("asking the sink for messages")?.json().await?;
+    let notices = page["items"].as_array().cloned().unwrap_or_default();
+    if notices.is_empty() {
+        bail!("no notice about order {order} arrived at {url}");
     }
-    bail!("no notice about order {order} arrived at {url}")
+    Ok(notices)
 }
 
 #[cfg(test)]
@@ -232,6 +249,50 @@ mod tests {
     fn the_order_is_of_the_catalogue() {
         let last = FIRST_PRODUCT + i64::try_from(CATALOGUE.len()).unwrap();
         assert!(LINES.iter().all(|(product, quantity)| (FIRST_PRODUCT..last).contains(product) && *quantity > 0));
+    }
+
+    fn record(kind: &str, value: Option<Vec<u8>>, at: i64) -> Record {
+        let header = |name: &str, value: String| (name.to_owned(), value.into_bytes());
+        Record {
+            topic: "notification.events".to_owned(),
+            partition: 0,
+            offset: 0,
+            timestamp: Timestamp(at),
+            key: Some(b"7".to_vec()),
+            value,
+            headers: vec![header("ce_type", kind.to_owned()), header("ce_time", Timestamp(at).to_string())],
+        }
+    }
+
+    fn notice<T: serde::de::DeserializeOwned>(json: Value) -> T {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn the_way_is_over_when_every_channel_is_done_whatever_is_read_first() {
+        let codec = Codec::numbered();
+        let scheduled: events::notification::NotificationScheduled =
+            notice(json!({"order_id": "7", "customer_id": "a",
+            "kind": "ORDER_CONFIRMED", "due_at": "2025-01-01T00:00:00.000Z", "channels": ["EMAIL", "SMS"],
+            "total": null, "reason": null, "pay_by": null, "pay_url": null}));
+        let scheduled = NotificationEvent::from(scheduled).encode(&codec).unwrap();
+        let sent = |channel: &str| {
+            let sent: events::notification::NotificationSent = notice(
+                json!({"order_id": "7", "customer_id": "a", "kind": "ORDER_CONFIRMED", "channel": channel, "message_id": "m"}),
+            );
+            NotificationEvent::from(sent).encode(&codec).unwrap()
+        };
+        let name = |short: &str| format!("orderlog.notification.{short}");
+        let mut way = Way::default();
+        way.take(&codec, &record(&name("NotificationScheduled"), Some(scheduled), 3));
+        way.take(&codec, &record(&name("NotificationSent"), Some(sent("SMS")), 5));
+        way.take(&codec, &record(&name("NotificationSent"), Some(sent("EMAIL")), 4));
+        assert!(!way.is_over(), "the end of the order is not read yet");
+        way.take(&codec, &record("orderlog.order.OrderConfirmed", None, 1));
+        assert!(way.is_over());
+        way.show(Output::new(true));
+        let times: Vec<i64> = way.steps.iter().map(|step| step.after_ms).collect();
+        assert_eq!(times, [0, 2, 3, 4]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::processors::{self, Seen};
 use crate::services::{ServiceName, describe};
 use crate::settings::Settings;
 
+/// The source of a position that only Kafka knows.
+const COMMITTED: &str = "kafka";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One processor.
@@ -27,7 +29,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 struct Lag {
     service: &'static str,
     partition: i32,
-    /// `processor` or `kafka`: whose position this is; `none` when nobody knows one.
+    /// Whose position this is: `processor`, `kafka` or `nobody`.
     source: &'static str,
     events: i64,
     /// Age of the oldest record that is not taken in; 0 when there is none.
@@ -70,7 +72,7 @@ fn measure(kafka: &Kafka, seen: &[Seen]) -> anyhow::Result<Vec<Lag>> {
         for partition in 0..kafka.partitions {
             let lag = match live(seen, name.as_str(), partition) {
                 Some(positions) => one(kafka, name.as_str(), partition, &inputs, "processor", &positions)?,
-                None => one(kafka, name.as_str(), partition, &inputs, "kafka", &committed)?,
+                None => one(kafka, name.as_str(), partition, &inputs, COMMITTED, &committed)?,
             };
             lags.push(lag);
         }
@@ -82,7 +84,7 @@ fn measure(kafka: &Kafka, seen: &[Seen]) -> anyhow::Result<Vec<Lag>> {
 fn live(seen: &[Seen], service: &str, partition: i32) -> Option<BTreeMap<Partition, i64>> {
     let instances = seen.iter().filter(|one| one.service == service);
     let mut processors = instances.flat_map(|one| &one.processors);
-    let processor = processors.find(|one| one.partition == partition && !one.positions.is_empty())?;
+    let processor = processors.find(|one| one.partition == partition)?;
     Some(processor.positions.iter().map(|(topic, next)| ((topic.clone(), partition), *next)).collect())
 }
 
@@ -96,13 +98,11 @@ fn one(
 ) -> anyhow::Result<Lag> {
     let places: Vec<Partition> = inputs.iter().map(|topic| (kafka.topic(topic), partition)).collect();
     let marks = own_log::watermarks(kafka, &places)?;
-    let mut lag = Lag { service, partition, source: "none", events: 0, seconds: 0, topics: BTreeMap::new() };
+    // A processor without a position has read nothing; without a processor and a commit nobody knows.
+    let source = if source == COMMITTED && known.is_empty() { "nobody" } else { source };
+    let mut lag = Lag { service, partition, source, events: 0, seconds: 0, topics: BTreeMap::new() };
     for ((topic, place), (low, high)) in inputs.iter().zip(&places).zip(marks) {
-        let position = known.get(place).copied();
-        if position.is_some() {
-            lag.source = source;
-        }
-        let next = position.unwrap_or(low).clamp(low, high);
+        let next = known.get(place).copied().unwrap_or(low).clamp(low, high);
         lag.events += high - next;
         lag.topics.insert((*topic).to_owned(), high - next);
         if next < high {
