@@ -241,6 +241,37 @@ fn answered(
     }))
 }
 
+/// A pending notice that is due on one channel, and what is known when a try begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Of which order.
+    pub order_id: OrderId,
+    /// Which notice.
+    pub kind: NoticeKind,
+    /// On which channel.
+    pub channel: Channel,
+    /// Since when.
+    pub due_at: Timestamp,
+    /// It is known how the order ended.
+    pub settled: bool,
+    /// The channels that the customer can be reached on now.
+    pub reachable: Vec<Channel>,
+}
+
+/// Why a due notice is not sent after all; `None` when it is to be sent.
+#[must_use]
+pub fn obstacle(due: &Due, now: Timestamp) -> Option<Report> {
+    if due.kind == NoticeKind::PaymentReminder && due.settled {
+        Some(Report::Settled)
+    } else if due.due_at.plus(AGE_MAX) < now {
+        Some(Report::TooOld)
+    } else if due.reachable.is_empty() {
+        Some(Report::NoContact)
+    } else {
+        (!due.reachable.contains(&due.channel)).then_some(Report::ChannelGone)
+    }
+}
+
 fn was_sent(channels: &BTreeMap<Channel, Delivery>) -> bool {
     channels.values().any(|delivery| *delivery == Delivery::Sent)
 }

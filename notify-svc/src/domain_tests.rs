@@ -14,7 +14,7 @@ use events::record::{Recorded, SetBy};
 use events::time::Timestamp;
 
 use crate::domain::{
-    AGE_MAX, Delivery, Fate, Input, Letter, Occasion, Refusal, Report, State, decide, evolve, message_id,
+    AGE_MAX, Delivery, Due, Fate, Input, Letter, Occasion, Refusal, Report, State, decide, evolve, message_id, obstacle,
 };
 
 pub(crate) const ORDER: OrderId = OrderId(7);
@@ -67,7 +67,7 @@ pub(crate) fn recorded(event: NotificationEvent, n: i64) -> Recorded<Notificatio
 fn given(inputs: &[Input]) -> State {
     let mut state = State::default();
     for (n, input) in (1..).zip(inputs) {
-        let event = decide(&state, input).unwrap().expect("each of them says something");
+        let event = decide(&state, input).expect("each of them is taken").expect("each of them says something");
         state = evolve(state, &recorded(event, n));
     }
     state
@@ -222,6 +222,27 @@ fn a_contact_that_is_gone_when_it_is_needed_skips_what_was_not_sent() {
     let half_sent = given(&[told(kind), answer(kind, Channel::Email, Report::Sent)]);
     assert_eq!(decide(&half_sent, &gone), Ok(Some(failed(kind, Channel::Sms, "NO_CONTACT"))));
     assert_eq!(decide(&half_sent, &old), Ok(Some(failed(kind, Channel::Sms, "TOO_OLD"))));
+}
+
+#[test]
+fn what_is_due_meets_its_obstacles_first() {
+    let due = |kind, settled, reachable: &[Channel]| Due {
+        order_id: ORDER,
+        kind,
+        channel: Channel::Email,
+        due_at: AT,
+        settled,
+        reachable: reachable.to_vec(),
+    };
+    let (day, longer) = (AT.plus(AGE_MAX), Timestamp(AT.plus(AGE_MAX).0 + 1));
+    for kind in KINDS {
+        let settled = (*kind == NoticeKind::PaymentReminder).then_some(Report::Settled);
+        assert_eq!(obstacle(&due(*kind, true, &BOTH), day), settled, "only a reminder can be out of place");
+        assert_eq!(obstacle(&due(*kind, false, &BOTH), day), None);
+        assert_eq!(obstacle(&due(*kind, false, &BOTH), longer), Some(Report::TooOld));
+        assert_eq!(obstacle(&due(*kind, false, &[]), AT), Some(Report::NoContact));
+        assert_eq!(obstacle(&due(*kind, false, &[Channel::Sms]), AT), Some(Report::ChannelGone));
+    }
 }
 
 // Repeats and strangers
