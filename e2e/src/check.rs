@@ -325,17 +325,15 @@ async fn notices(stack: &Stack) -> anyhow::Result<()> {
 /// When there is no answer.
 pub async fn all(url: &str) -> anyhow::Result<Vec<Value>> {
     let client = reqwest::Client::new();
-    let (mut items, mut cursor) = (Vec::new(), None::<String>);
+    let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
-        let mut request = client.get(url).query(&[("limit", "200")]);
-        if let Some(cursor) = &cursor {
-            request = request.query(&[("cursor", cursor)]);
-        }
+        let request = client.get(format!("{url}?limit=200{cursor}"));
         let page: Value = request.send().await?.error_for_status()?.json().await?;
         items.extend(page["items"].as_array().cloned().unwrap_or_default());
-        cursor = page["next_cursor"].as_str().map(str::to_owned);
-        if cursor.is_none() {
-            return Ok(items);
+        match page["next_cursor"].as_str() {
+            // Cursors of all lists here are URL-safe.
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(items),
         }
     }
 }

@@ -54,7 +54,6 @@ impl Client {
     }
 
     /// A request with the token.
-    #[must_use]
     pub fn request(&self, method: Method, url: &str) -> RequestBuilder {
         self.http.request(method, url).bearer_auth(&self.token)
     }

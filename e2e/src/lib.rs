@@ -5,4 +5,6 @@
 
 pub mod check;
 pub mod client;
+mod ground;
+mod process;
 pub mod stack;

@@ -4,20 +4,19 @@
 //! is started here ends with the value.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use sqlx::Connection;
+use nix::sys::signal::Signal;
+
+use crate::ground::{binary, databases, free_port, keys, rand_u32, server};
+use crate::process::Process;
 
 /// The four services, in the order of the flow.
 pub const SERVICES: [&str; 4] = ["order-svc", "inventory-svc", "payment-svc", "notify-svc"];
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const STOP_WITHIN: Duration = Duration::from_secs(30);
 const PARTITIONS: i32 = 2;
 
 /// How a stack differs from the usual one.
@@ -38,65 +37,6 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { instances: 1, pay_within: "15m", ask_gateway_after: "2s", timer_grace: "5s", gateway_adapter: "http" }
-    }
-}
-
-/// A running process and how to start it again.
-#[derive(Debug)]
-struct Process {
-    program: PathBuf,
-    arguments: Vec<String>,
-    environment: BTreeMap<String, String>,
-    log: PathBuf,
-    child: Option<Child>,
-}
-
-impl Process {
-    fn start(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(&self.program)
-            .args(&self.arguments)
-            .envs(&self.environment)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting {}; `cargo verify` builds it", self.program.display()))?;
-        self.child = Some(child);
-        Ok(())
-    }
-
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let child = self.child.as_ref().context("it does not run")?;
-        kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
-        Ok(())
-    }
-
-    fn end(&mut self, signal: Signal) -> anyhow::Result<()> {
-        if self.child.is_some() {
-            self.signal(signal)?;
-            let mut child = self.child.take().context("just seen")?;
-            let started = Instant::now();
-            while child.try_wait()?.is_none() {
-                if started.elapsed() > STOP_WITHIN {
-                    child.kill()?;
-                    child.wait()?;
-                    bail!("{} did not end within {} s", self.program.display(), STOP_WITHIN.as_secs());
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It is being thrown away; that it may have ended already is fine.
-            drop(child.kill());
-            drop(child.wait());
-        }
     }
 }
 
@@ -132,28 +72,6 @@ pub struct Stack {
     instances: Vec<Instance>,
     simulators: Vec<Process>,
     folder: tempfile::TempDir,
-}
-
-/// A variable that `cargo verify` sets.
-///
-/// # Panics
-/// With the sentence that says what to run.
-#[must_use]
-pub fn server(name: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "the tests' one way to learn where the servers are")]
-    let value = std::env::var(name);
-    value.unwrap_or_else(|_| panic!("{name} is not set: run this test with `cargo verify --only e2e`"))
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// The release binaries beside the folder that this test was built in.
-fn binary(name: &str) -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let target = test.ancestors().nth(3).context("a test lies in target/PROFILE/deps")?;
-    Ok(target.join("release").join(name))
 }
 
 impl Stack {
@@ -239,21 +157,15 @@ impl Stack {
 
     fn tool_environment(&self) -> BTreeMap<String, String> {
         let stack = self.folder.path().join("stack.json");
-        let mut environment = BTreeMap::from([
+        BTreeMap::from([
             ("ORDERLOG_STACK".to_owned(), stack.display().to_string()),
             ("ORDERLOG_KAFKA".to_owned(), self.kafka.clone()),
             ("ORDERLOG_REGISTRY".to_owned(), self.registry.clone()),
             ("ORDERLOG_TOPIC_PREFIX".to_owned(), self.prefix.clone()),
             ("ORDERLOG_PARTITIONS".to_owned(), PARTITIONS.to_string()),
-            ("ORDERLOG_GATEWAY".to_owned(), self.gateway.clone()),
             ("ORDERLOG_SINK".to_owned(), self.sink.clone()),
-            ("ORDERLOG_SIGNING_KEY_FILE".to_owned(), self.folder.path().join("signing.pem").display().to_string()),
-        ]);
-        for (service, url) in &self.databases {
-            let name = service.trim_end_matches("-svc").to_uppercase();
-            environment.insert(format!("ORDERLOG_{name}_DATABASE_URL"), url.clone());
-        }
-        environment
+            ("ORDERLOG_SIGNING_KEY".to_owned(), self.folder.path().join("signing.pem").display().to_string()),
+        ])
     }
 
     fn make_topics(&self) -> anyhow::Result<()> {
@@ -429,36 +341,4 @@ impl Stack {
         self.folder.disable_cleanup(true);
         self.folder.path().to_owned()
     }
-}
-
-fn rand_u32() -> u32 {
-    u32::from_be_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk().expect("16 bytes"))
-}
-
-fn keys(folder: &Path) -> anyhow::Result<(String, PathBuf)> {
-    let (private, public) = (folder.join("signing.pem"), folder.join("verify.pem"));
-    let run = |arguments: &[&std::ffi::OsStr]| -> anyhow::Result<()> {
-        let status =
-            Command::new("openssl").args(arguments).stderr(Stdio::null()).status().context("running openssl")?;
-        ensure!(status.success(), "openssl: {status}");
-        Ok(())
-    };
-    run(&["genpkey".as_ref(), "-algorithm".as_ref(), "ed25519".as_ref(), "-out".as_ref(), private.as_ref()])?;
-    run(&["pkey".as_ref(), "-pubout".as_ref(), "-in".as_ref(), private.as_ref(), "-out".as_ref(), public.as_ref()])?;
-    Ok((std::fs::read_to_string(private)?, public))
-}
-
-/// One database per service, of this stack alone.
-async fn databases(admin: &str, prefix: &str) -> anyhow::Result<BTreeMap<&'static str, String>> {
-    let mut conn = sqlx::PgConnection::connect(admin).await.context("connecting to Postgres")?;
-    let mut urls = BTreeMap::new();
-    for service in SERVICES {
-        let name = format!("{}{}", prefix.replace('.', "_"), service.trim_end_matches("-svc"));
-        // Made of digits and letters above; a database's name cannot be bound.
-        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut conn).await?;
-        let (server, _) = admin.rsplit_once('/').context("the admin URL names a database")?;
-        urls.insert(service, format!("{server}/{name}"));
-    }
-    conn.close().await?;
-    Ok(urls)
 }

@@ -66,7 +66,8 @@ fn no_source_file_outgrows_a_reader() {
 fn no_file_is_named_for_nothing() {
     let named = files("rs").into_keys().filter(|path| {
         let stem = Path::new(path).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        FORBIDDEN_STEMS.contains(&stem.as_str()) && path != "tools/xtask/src/services.rs"
+        // In the tools a file about the four services is named for them.
+        FORBIDDEN_STEMS.contains(&stem.as_str()) && !(stem == "services" && path.starts_with("tools/"))
     });
     offences("name a file for what it answers", named.collect());
 }

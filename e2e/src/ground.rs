@@ -1,0 +1,62 @@
+//! What a stack stands on: the shared servers, keys, databases and programs.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+use sqlx::Connection;
+
+use crate::stack::SERVICES;
+
+/// A variable that `cargo verify` sets.
+///
+/// # Panics
+/// With the sentence that says what to run.
+pub(crate) fn server(name: &str) -> String {
+    #[expect(clippy::disallowed_methods, reason = "the tests' one way to learn where the servers are")]
+    let value = std::env::var(name);
+    value.unwrap_or_else(|_| panic!("{name} is not set: run this test with `cargo verify --only e2e`"))
+}
+
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A program of this workspace, built for release; `cargo verify` says where.
+pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(PathBuf::from(server("ORDERLOG_TEST_PROGRAMS")).join(name))
+}
+
+pub(crate) fn rand_u32() -> u32 {
+    u32::from_be_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk().expect("16 bytes"))
+}
+
+pub(crate) fn keys(folder: &Path) -> anyhow::Result<(String, PathBuf)> {
+    let (private, public) = (folder.join("signing.pem"), folder.join("verify.pem"));
+    let run = |arguments: &[&std::ffi::OsStr]| -> anyhow::Result<()> {
+        let status =
+            Command::new("openssl").args(arguments).stderr(Stdio::null()).status().context("running openssl")?;
+        ensure!(status.success(), "openssl: {status}");
+        Ok(())
+    };
+    run(&["genpkey".as_ref(), "-algorithm".as_ref(), "ed25519".as_ref(), "-out".as_ref(), private.as_ref()])?;
+    run(&["pkey".as_ref(), "-pubout".as_ref(), "-in".as_ref(), private.as_ref(), "-out".as_ref(), public.as_ref()])?;
+    Ok((std::fs::read_to_string(private)?, public))
+}
+
+/// One database per service, of this stack alone.
+pub(crate) async fn databases(admin: &str, prefix: &str) -> anyhow::Result<BTreeMap<&'static str, String>> {
+    let mut conn = sqlx::PgConnection::connect(admin).await.context("connecting to Postgres")?;
+    let mut urls = BTreeMap::new();
+    for service in SERVICES {
+        let name = format!("{}{}", prefix.replace('.', "_"), service.trim_end_matches("-svc"));
+        // Made of digits and letters above; a database's name cannot be bound.
+        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut conn).await?;
+        let (server, _) = admin.rsplit_once('/').context("the admin URL names a database")?;
+        urls.insert(service, format!("{server}/{name}"));
+    }
+    conn.close().await?;
+    Ok(urls)
+}

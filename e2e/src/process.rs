@@ -1,0 +1,71 @@
+//! A process of a stack: started, signalled, ended with the value that holds it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running process and how to start it again.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) log: PathBuf,
+    pub(crate) child: Option<Child>,
+}
+
+impl Process {
+    pub(crate) fn start(&mut self) -> anyhow::Result<()> {
+        let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
+        let child = Command::new(&self.program)
+            .args(&self.arguments)
+            .envs(&self.environment)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}; `cargo verify` builds it", self.program.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let child = self.child.as_ref().context("it does not run")?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
+        Ok(())
+    }
+
+    pub(crate) fn end(&mut self, signal: Signal) -> anyhow::Result<()> {
+        if self.child.is_some() {
+            self.signal(signal)?;
+            let mut child = self.child.take().context("just seen")?;
+            let started = Instant::now();
+            while child.try_wait()?.is_none() {
+                if started.elapsed() > STOP_WITHIN {
+                    child.kill()?;
+                    child.wait()?;
+                    bail!("{} did not end within {} s", self.program.display(), STOP_WITHIN.as_secs());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It is being thrown away; that it may have ended already is fine.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
