@@ -44,13 +44,14 @@ const SCRIPT: &str = r"\set id random(1, 9000000000000000000)
 \set b random(:half + 1, :products)
 \set qa random(1, 3)
 \set qb random(1, 3)
+\set total 250 * (:qa + :qb)
 BEGIN;
-INSERT INTO idempotency VALUES ('bench-' || (:id % 100), :id::text, 'fingerprint of the body', :id, :id, '\x00000000010203040506070809', now());
-INSERT INTO orders VALUES (:id, 'bench-' || (:id % 100), 'CONFIRMED', 2, 250 * (:qa + :qb), 'USD', 'pm_ok', now() + interval '15 min', now(), now());
+INSERT INTO idempotency VALUES ('bench-' || (:id::bigint % 100), (:id::bigint)::text, 'fingerprint of the body', :id, :id, '\x00000000010203040506070809', now());
+INSERT INTO orders VALUES (:id, 'bench-' || (:id::bigint % 100), 'CONFIRMED', 2, :total, 'USD', 'pm_ok', now() + interval '15 min', now(), now());
 INSERT INTO order_lines VALUES (:id, :a, :qa, 250), (:id, :b, :qb, 250);
 UPDATE products SET on_hand = on_hand - :qa, sold = sold + :qa WHERE product_id = :a AND on_hand - reserved >= :qa;
 UPDATE products SET on_hand = on_hand - :qb, sold = sold + :qb WHERE product_id = :b AND on_hand - reserved >= :qb;
-INSERT INTO payments VALUES (:id, 'CAPTURED', 250 * (:qa + :qb), 'USD', 0, now());
+INSERT INTO payments VALUES (:id, 'CAPTURED', :total, 'USD', 0, now());
 INSERT INTO notices VALUES (:id, 'ORDER_CONFIRMED', 'EMAIL', 'SENT', now());
 END;
 ";

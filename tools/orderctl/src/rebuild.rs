@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use engine::fold::Fold;
@@ -19,9 +19,10 @@ use crate::cli::Rebuild;
 use crate::output::{Output, table};
 use crate::postgres;
 use crate::progress::Progress;
-use crate::services::{self, Job};
+use crate::services::{self, Job, ServiceName};
 use crate::settings::Settings;
 
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 const SEARCH_PATH: &str = "engine, projection";
 
 #[derive(Debug, Serialize)]
@@ -46,6 +47,7 @@ pub(crate) async fn run(settings: &Settings, out: Output, args: &Rebuild) -> any
     anyhow::ensure!(args.batch > 0, "--batch must be at least 1");
     let started = Instant::now();
     let kafka = settings.kafka_answers().await?;
+    refuse_while_running(settings, args.service).await?;
     let url = settings.database(args.service.as_str())?.to_owned();
     let made = postgres::ensure_database(&settings.postgres_admin()?, &url).await?;
     for one in &made {
@@ -56,6 +58,22 @@ pub(crate) async fn run(settings: &Settings, out: Output, args: &Rebuild) -> any
     let seconds = started.elapsed().as_secs_f64();
     out.show(&Done { service: args.service.as_str(), made, seconds, report }, show);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says at once what the engine would find out after a session time-out: it looks at the consumer group.
+async fn refuse_while_running(settings: &Settings, service: ServiceName) -> anyhow::Result<()> {
+    let http =
+        reqwest::Client::builder().timeout(HEALTH_TIMEOUT).no_proxy().build().context("making an HTTP client")?;
+    // A stack without services may still have the database of one.
+    for instance in settings.instances(service.as_str()).unwrap_or_default() {
+        let answer = http.get(format!("{}/healthz", instance.admin)).send().await;
+        anyhow::ensure!(
+            !answer.is_ok_and(|answer| answer.status().is_success()),
+            "{} is running; stop every instance of {service} first (`cargo down`, or kill them), then rebuild",
+            instance.label()
+        );
+    }
+    Ok(())
 }
 
 impl Job for Work {
