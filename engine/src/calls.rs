@@ -42,13 +42,15 @@ impl Scheduling {
     }
 }
 
+type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
+
 /// The calls of one processor.
 pub(crate) struct Calls<S: Service> {
     shared: Arc<Shared<S>>,
     partition: i32,
     effects: Effects,
     scheduling: Scheduling,
-    done: (mpsc::UnboundedSender<Done<S::Input>>, mpsc::UnboundedReceiver<Done<S::Input>>),
+    done: Channel<Done<S::Input>>,
 }
 
 impl<S: Service> Calls<S> {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 /// Largest record of an input topic; retry and dlq topics, and every producer, take 64 KiB more (H8).
 pub const INPUT_BYTES_MAX: usize = 1_000_000;
@@ -33,6 +34,8 @@ impl Kafka {
 
     fn base(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
+        // Its warnings are about settings that are meant; what it cannot do is an error.
+        config.set_log_level(RDKafkaLogLevel::Error);
         config.set("bootstrap.servers", &self.bootstrap);
         config.set("broker.address.family", "v4");
         config.set("reconnect.backoff.max.ms", "2000");

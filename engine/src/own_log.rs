@@ -61,6 +61,7 @@ impl Reader {
     ///
     /// # Errors
     /// When a partition cannot be read, or the broker is silent for 30 s.
+    #[expect(clippy::should_implement_trait, reason = "no iterator: it blocks, and its end may be an error")]
     pub fn next(&mut self) -> anyhow::Result<Option<Record>> {
         let started = Instant::now();
         while !self.open.is_empty() {
@@ -242,47 +243,4 @@ pub(crate) fn misplaced(
         }
     }
     Ok(None)
-}
-
-/// The first offset of a partition whose record is at least this new; its end when there is none.
-fn offset_at(kafka: &Kafka, place: &Partition, since: events::time::Timestamp) -> anyhow::Result<i64> {
-    let consumer: BaseConsumer = kafka.reader_config().create().context("making a reader")?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&place.0, place.1, Offset::Offset(since.0.max(0)))?;
-    let found = consumer.offsets_for_times(list, REQUEST_TIMEOUT).context("asking for an offset by time")?;
-    match found.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset) {
-        Some(Offset::Offset(offset)) => Ok(offset),
-        _ => Ok(consumer.fetch_watermarks(&place.0, place.1, REQUEST_TIMEOUT)?.1),
-    }
-}
-
-/// The records of one key of an own topic (named without prefix), in order, repeats and strange ones left out: those
-/// appended since a time, up to a sequence.
-///
-/// # Errors
-/// When Kafka does not answer.
-pub fn of_key(
-    kafka: &Kafka,
-    topic: &str,
-    key: &str,
-    since: events::time::Timestamp,
-    last_sequence: i64,
-) -> anyhow::Result<Vec<Record>> {
-    let partition = events::partition::partition_of(key.as_bytes(), kafka.partitions);
-    let place = (kafka.topic(topic), partition);
-    let from = offset_at(kafka, &place, since)?;
-    let (_, high) = watermarks(kafka, std::slice::from_ref(&place))?[0];
-    let mut reader = Reader::open(kafka, &[(place, from, high)])?;
-    let (mut seen, mut records) = (0, Vec::new());
-    while let Some(record) = reader.next()? {
-        let Some(sequence) = envelope::sequence(&record.headers).filter(|sequence| *sequence > seen) else { continue };
-        seen = sequence;
-        if record.key.as_deref() == Some(key.as_bytes()) {
-            records.push(record);
-        }
-        if sequence >= last_sequence {
-            break;
-        }
-    }
-    Ok(records)
 }

@@ -337,6 +337,7 @@ impl<S: Service> Processor<S> {
 
     /// Waits for whatever comes first.
     async fn idle(&mut self, progress: &Progress) {
+        self.tell();
         let mut wait = IDLE_MAX;
         let now = self.clock.now();
         for time in [self.timers.next_time(), self.calls.next_time()].into_iter().flatten() {

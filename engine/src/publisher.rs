@@ -71,6 +71,7 @@ impl Publisher {
             report,
             queue: VecDeque::new(),
             producer: None,
+            known: [false; 3],
         };
         let mut handed = Load::default();
         for row in leftovers {
@@ -142,6 +143,9 @@ struct Sender {
     report: watch::Sender<Progress>,
     queue: VecDeque<Queued>,
     producer: Option<FutureProducer>,
+    /// Topics whose broker knows this producer: from then on it refuses what follows a gap. Before, it takes anything
+    /// (KAFKA-15591), and a request that librdkafka has prepared behind a refused one is sent.
+    known: [bool; 3],
 }
 
 fn place(output: Output) -> usize {
@@ -203,9 +207,13 @@ impl Sender {
         }
     }
 
-    /// The leading records of one topic, as many as may be on their way at once.
+    /// The leading records of one topic, as many as may be on their way at once: one alone to a broker that does not
+    /// know the producer yet.
     fn chunk_length(&self) -> usize {
         let output = self.queue[0].record().output;
+        if !self.known[place(output)] {
+            return 1;
+        }
         let mut bytes = 0;
         let fits = |queued: &&Queued| {
             let record = queued.record();
@@ -318,6 +326,7 @@ impl Sender {
     }
 
     fn acknowledge(&mut self, output: Output, offsets: &[i64]) {
+        self.known[place(output)] = true;
         for offset in offsets {
             let queued = self.queue.pop_front().expect("one record per offset");
             let acked = &mut self.progress.acked[place(output)];
@@ -333,6 +342,7 @@ impl Sender {
 
     /// Dropping a producer blocks while it purges, so not on a worker of the runtime.
     fn discard_producer(&mut self) {
+        self.known = [false; 3];
         if let Some(producer) = self.producer.take() {
             tokio::task::spawn_blocking(move || {
                 producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());

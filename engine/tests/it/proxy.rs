@@ -160,7 +160,7 @@ impl Wire {
         };
         let (there, here) = (name(self.target), name(self.here));
         let places: Vec<usize> =
-            (0..frame.len().saturating_sub(there.len())).filter(|at| frame[*at..].starts_with(&there)).collect();
+            frame.windows(there.len()).enumerate().filter(|(_, bytes)| *bytes == there).map(|(at, _)| at).collect();
         for at in places {
             frame[at..at + here.len()].copy_from_slice(&here);
         }

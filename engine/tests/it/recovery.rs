@@ -190,8 +190,8 @@ async fn what_is_not_in_the_log_was_not_decided() {
     world.applied_somewhere(key, &format!("command {second}: add 2")).await;
     instance.stop().await;
     assert!(world.count("SELECT count(*) FROM outbox").await > 0);
-    world.refuse_events(false).await;
     world.rebuild(&world.pool, 500).await.unwrap();
+    world.refuse_events(false).await;
     world.applied(key, &[&format!("command {first}: add 1")]).await;
     let barriers = Barriers::watch(world.pool.clone());
     assert!(barriers.closed().is_some(), "the second command is in the log and not decided");

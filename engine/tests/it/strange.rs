@@ -7,6 +7,9 @@ use crate::support::registry_url;
 use crate::toy::{Act, COMMAND, COMMANDS, FOREIGN};
 use crate::world::{World, key_of};
 
+/// Key, value, and the class and code that it dies of.
+type Poison = (Option<Vec<u8>>, Option<Vec<u8>>, &'static str, &'static str);
+
 fn text<'a>(record: &'a engine::record::Record, name: &str) -> Option<&'a str> {
     envelope::text(&record.headers, name)
 }
@@ -20,8 +23,8 @@ async fn strange_and_poison_records_are_kept_while_others_go_on() {
     let named = |key: i64| key.to_string().into_bytes();
     let mine = [("x".to_owned(), vec![0xff, 0x00]), ("ce_id".to_owned(), b"4711".to_vec())];
     let unknown = [0, 0x7f, 0xff, 0xff, 0xfe, 1, 2];
-    // On the commands topic: key, value, and the class and code that it dies of.
-    let poison: [(Option<Vec<u8>>, Option<Vec<u8>>, &str, &str); 8] = [
+    // On the commands topic.
+    let poison: [Poison; 8] = [
         (Some(named(key)), Some(b"no bytes of ours".to_vec()), "poison", "NOT_AVRO"),
         (Some(named(key)), Some(br#"{"type":"toy.Command","key":1}"#.to_vec()), "poison", "DAMAGED"),
         (Some(named(key)), Some(unknown.to_vec()), "poison", "UNKNOWN_SCHEMA"),

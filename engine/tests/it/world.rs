@@ -56,7 +56,6 @@ pub(crate) struct World {
 /// A running engine.
 pub(crate) struct Instance {
     pub(crate) engine: Engine,
-    pub(crate) toy: Arc<Toy>,
 }
 
 /// How an instance differs from the usual one.
@@ -299,14 +298,22 @@ impl World {
         }
     }
 
-    /// Makes the broker refuse records of the own events topic, as one that lacks replicas does, or take them again.
+    /// Makes the broker refuse every record of the own events topic, or take them again.
     pub(crate) async fn refuse_events(&self, refuse: bool) {
         let admin: AdminClient<DefaultClientContext> = self.kafka.reader_config().create().unwrap();
         let topic = self.kafka.topic(EVENTS);
-        let replicas = if refuse { "2" } else { "1" };
-        let config = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("min.insync.replicas", replicas);
+        let bytes = if refuse { "1" } else { "1000000" };
+        let config = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", bytes);
         let altered = admin.alter_configs([&config], &AdminOptions::new()).await.unwrap();
         assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+        // Until the broker has learned it from its controller.
+        eventually(SOON, async || {
+            let topic = ResourceSpecifier::Topic(&topic);
+            let described = admin.describe_configs([&topic], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+            let found = described.entry_map().get("max.message.bytes").and_then(|entry| entry.value.clone());
+            if found.as_deref() == Some(bytes) { Ok(()) } else { Err(found) }
+        })
+        .await;
     }
 
     /// Rebuilds the database behind a pool from the log.
@@ -351,11 +358,10 @@ impl World {
 
 impl Instance {
     pub(crate) async fn launch(toy: Toy, launch: Launch, registry: &str) -> anyhow::Result<Self> {
-        let toy = Arc::new(toy);
         let options = PoolOptions { acquire_timeout: Duration::from_secs(1), ..PoolOptions::new("toy", 4) };
         let pool = pool::connect(&launch.url, options).await?;
         let parts = Parts {
-            service: Arc::clone(&toy),
+            service: Arc::new(toy),
             kafka: launch.kafka,
             ids: IdIssuer::start(pool.clone(), 6, &launch.settings.instance).await?,
             pool,
@@ -365,7 +371,7 @@ impl Instance {
             meters: Meters::register(&mut prometheus_client::registry::Registry::default()),
             settings: launch.settings,
         };
-        Ok(Self { engine: Engine::start(parts).await?, toy })
+        Ok(Self { engine: Engine::start(parts).await? })
     }
 
     /// Waits until it owns so many processors and all of them are live.
