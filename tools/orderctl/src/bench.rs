@@ -39,8 +39,11 @@ pub(crate) async fn run(settings: &Settings, out: Output, args: Bench) -> anyhow
         Some(adapter) => bench::gateway::switch(&target, adapter).await?,
         None => None,
     };
-    let measured = measure(settings, out, &target, &options, &progress).await;
-    // The stack is put back also after a failure; the first error is the one that counts.
+    let measured = tokio::select! {
+        measured = Box::pin(measure(settings, out, &target, &options, &progress)) => measured,
+        stopped = tokio::signal::ctrl_c() => stopped.map_err(Into::into).and_then(|()| anyhow::bail!("stopped")),
+    };
+    // The stack is put back also after a failure or Ctrl-C; the first error is the one that counts.
     let restored = match switched {
         Some(before) => bench::gateway::switch(&target, before).await.map(drop),
         None => Ok(()),

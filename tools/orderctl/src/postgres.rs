@@ -34,7 +34,7 @@ pub(crate) async fn pool(url: &str, search_path: &str) -> anyhow::Result<PgPool>
 fn unreachable_sentence(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or("postgres");
     format!(
-        "database {database} at {}:{} does not answer; is the stack running (`cargo up`)?",
+        "database {database} at {}:{} cannot be used; `cargo up` starts Postgres, `orderctl rebuild` makes a lost database",
         options.get_host(),
         options.get_port()
     )
