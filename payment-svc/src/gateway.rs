@@ -24,6 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const IDLE_CONNECTIONS: usize = 64;
 /// An answer is a small JSON object; more is not read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// A refusal's code goes into an event.
+const CODE_CHARS_MAX: usize = 64;
 /// The method whose payer pays on the gateway's hosted page.
 const HOSTED_METHOD: &str = "pm_checkout";
 
@@ -100,6 +102,7 @@ impl Http {
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
             .build()?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), callback_url, ask_after })
     }
@@ -123,10 +126,12 @@ impl Http {
         });
         match self.post("/v1/charges", &body).await? {
             (StatusCode::ACCEPTED | StatusCode::OK, _) => Ok(Outcome::Pending { ask_after: self.ask_after }),
-            // It was cancelled under this key before: nothing is or will be taken.
-            (StatusCode::CONFLICT, problem) if problem["code"] == "charge_cancelled" => {
-                Ok(answer(request, Report::Cancelled))
-            }
+            // Something stands under this key already: a charge, or that it was cancelled. It alone says whether money
+            // was taken.
+            (StatusCode::CONFLICT, problem) => match self.get(&format!("/v1/charges/{key}")).await? {
+                Some(shown) => Ok(self.judge_charge(request, attempt, &shown)),
+                None => Err(Trouble::Failed(format!("charge answered 409: {problem}"))),
+            },
             (status, problem) => permanent(status, &problem).map(|_| answer(request, Report::Failed)),
         }
     }
@@ -255,20 +260,24 @@ fn final_word(shown: &Shown) -> Option<Report> {
     }
 }
 
-/// A refusal that no repetition changes, as a code; everything else is tried again.
+/// A refusal of this very request, which no repetition changes, as a code. Everything else is tried again: a wrong URL or
+/// password (401, 403, 404 from nobody who knows our API) must not end every order's payment.
 fn permanent(status: StatusCode, problem: &Value) -> Result<String, Trouble> {
-    let again = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-    if status.is_client_error() && !again {
-        let code = problem["code"].as_str().unwrap_or("REFUSED");
-        return Ok(code.chars().take(64).collect::<String>().to_uppercase());
+    let code = problem["code"].as_str();
+    let spoken = match status {
+        StatusCode::BAD_REQUEST | StatusCode::CONFLICT | StatusCode::GONE | StatusCode::UNPROCESSABLE_ENTITY => true,
+        StatusCode::NOT_FOUND => code.is_some_and(|code| code.starts_with("unknown_")),
+        _ => false,
+    };
+    if !spoken {
+        return Err(Trouble::Failed(format!("it answered {status}")));
     }
-    Err(Trouble::Failed(format!("it answered {status}")))
+    Ok(code.unwrap_or("REFUSED").chars().take(CODE_CHARS_MAX).collect::<String>().to_uppercase())
 }
 
-/// A call that was not answered may have been heard: the next try asks first.
-#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
+/// A call that was not answered may have been heard: the next try asks first. The URL may hold a password.
 fn unreachable(error: reqwest::Error) -> Trouble {
-    Trouble::Unreachable(error.to_string())
+    Trouble::Unreachable(error.without_url().to_string())
 }
 
 async fn read(mut response: reqwest::Response) -> Result<(StatusCode, Value), Trouble> {

@@ -26,7 +26,7 @@ use host::{Base, Ready};
 use serde::Serialize;
 use utoipa::OpenApi;
 
-use crate::domain::{State, Status};
+use crate::domain::{Refusal, State, Status};
 use crate::processor::Payments;
 use crate::store;
 
@@ -101,6 +101,20 @@ impl Shop {
         let found = read.await.map_err(|_| Problem::internal())?;
         let found = found.map_err(|_| Problem::unavailable("The service cannot reach its data now.", 2))?;
         found.ok_or_else(Problem::not_found)
+    }
+
+    /// Refuses at once what no event that may still come would allow. Everything else is judged where it is decided.
+    async fn check_refundable(&self, order_id: OrderId) -> Result<(), Problem> {
+        let (state, _) = self.payment(order_id).await?;
+        let refusal = match state.status() {
+            Some(Status::Refunding) => Refusal::AlreadyRefunding,
+            Some(Status::Refunded) => Refusal::AlreadyRefunded,
+            Some(Status::Cancelled | Status::Declined | Status::Failed) => Refusal::NotCaptured,
+            Some(Status::Requested | Status::CancelRequested | Status::Captured | Status::RefundFailed) | None => {
+                return Ok(());
+            }
+        };
+        Err(Problem::conflict(refusal.code(), format!("The refund was refused: {refusal}.")))
     }
 
     fn codec(&self) -> &Codec {
@@ -186,7 +200,7 @@ async fn post_refund(
         answer: refund_accepted,
     };
     let accepted = commands.submit(intent, async |_, command| {
-        shop.payment(order_id).await?;
+        shop.check_refundable(order_id).await?;
         let CommandRef { command_id, caller, key_hash, fingerprint } = command;
         let refund = RefundPayment { order_id, reason, command_id, caller, key_hash, fingerprint };
         draft(shop.codec(), refund.into())
@@ -194,7 +208,7 @@ async fn post_refund(
     let accepted = accepted.await?;
     commands
         .reply(accepted, &facts, async |_, decided| match decided.refused {
-            Some(reason) if reason == "UNKNOWN_PAYMENT" => Err(Problem::not_found()),
+            Some(reason) if reason == Refusal::UnknownPayment.code() => Err(Problem::not_found()),
             Some(reason) => Err(Problem::conflict(reason, "The refund was refused.")),
             None => {
                 let (state, pending) = shop.payment(order_id).await?;
@@ -241,7 +255,7 @@ struct Callback {
 
 impl Body for Callback {
     fn read(body: &Object<'_>) -> Option<Self> {
-        let event_id = body.field("event_id").text(1, EVENT_ID_CHARS_MAX);
+        let event_id = body.field("event_id").parsed_by(event_id);
         let result = body.field("type").parsed_by(result);
         let key = body.field("key").parsed_by(keyed);
         let amount = body.field("amount").integer(0, i64::MAX);
@@ -258,6 +272,12 @@ impl Body for Callback {
             gateway_key,
         })
     }
+}
+
+/// It becomes part of an idempotency key, so it is made of what a key may be made of.
+fn event_id(text: &str) -> Result<String, String> {
+    let is_id = (1..=EVENT_ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_id { Ok(text.to_owned()) } else { Err(format!("must be 1 to {EVENT_ID_CHARS_MAX} visible ASCII characters")) }
 }
 
 fn result(text: &str) -> Result<GatewayResult, &'static str> {
@@ -301,7 +321,7 @@ async fn post_callback(
     commands: web::Data<Commands>,
 ) -> Result<HttpResponse, Problem> {
     let report = &body.0.value;
-    let facts = facts.with_key(IdempotencyKey::parse(&format!("event:{}", report.event_id))?);
+    let facts = facts.with_key(IdempotencyKey::parse(&format!("gateway-event:{}", report.event_id))?);
     let intent = Intent {
         facts: &facts,
         caller: GATEWAY,

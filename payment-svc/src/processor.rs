@@ -198,8 +198,13 @@ impl Service for Payments {
     fn evolve(&self, states: &mut States, event: &Recorded<PaymentEvent>) {
         let order_id = event.event.order_id();
         let state = states.payments.entry(order_id).or_default();
+        let before = (state.status(), state.call());
         *state = domain::evolve(std::mem::take(state), event);
-        states.changed.insert(order_id);
+        // A refused command leaves a payment as it is. Its call must not be told to the engine again: that would make an
+        // earlier try look as if it had never been (DESIGN §9, H10).
+        if (state.status(), state.call()) != before {
+            states.changed.insert(order_id);
+        }
     }
 
     async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {

@@ -96,6 +96,6 @@ fn currency(text: &str) -> Result<Currency, sqlx::Error> {
     Currency::parse(text).map_err(|_| broken("currency"))
 }
 
-fn broken(column: &str) -> sqlx::Error {
+pub(crate) fn broken(column: &str) -> sqlx::Error {
     sqlx::Error::Decode(format!("column {column} holds nothing that this service wrote").into())
 }

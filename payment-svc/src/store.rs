@@ -12,7 +12,7 @@ use events::record::SetBy;
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
-use crate::row::PaymentRow;
+use crate::row::{PaymentRow, broken};
 use crate::state::{Call, State};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/projection");
@@ -88,9 +88,11 @@ pub async fn calls(conn: &mut PgConnection, partition: i32) -> Result<Vec<Effect
     let mark = |(key, kind, event_id, sequence): (i64, String, i64, i64)| {
         let set_by = SetBy { event_id: EventId(event_id), sequence };
         let call = [Call::Charge, Call::Cancel, Call::Refund].into_iter().find(|call| call.as_str() == kind);
-        call.map(|call| EffectMark { key, kind: call.as_str(), set_by, not_before: None })
+        // A call that is not known is no call to forget: money may hang on it.
+        let call = call.ok_or_else(|| broken("call_kind"))?;
+        Ok(EffectMark { key, kind: call.as_str(), set_by, not_before: None })
     };
-    Ok(rows.into_iter().filter_map(mark).collect())
+    rows.into_iter().map(mark).collect()
 }
 
 /// Whether the gateway has taken a payment's charge in and will answer later.
