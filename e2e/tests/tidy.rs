@@ -82,7 +82,8 @@ fn services_have_the_same_files() {
 #[test]
 fn rdkafka_is_named_in_the_engine_only() {
     let named = files("rs").into_iter().filter(|(path, text)| {
-        !path.starts_with("engine/")
+        !is_test(path)
+            && !path.starts_with("engine/")
             && !path.starts_with("tools/")
             && !path.starts_with("e2e/")
             && code(text).contains("rdkafka")
