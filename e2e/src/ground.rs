@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use sqlx::Connection;
 
 use crate::stack::SERVICES;
@@ -20,8 +21,21 @@ pub(crate) fn server(name: &str) -> String {
     value.unwrap_or_else(|_| panic!("{name} is not set: run this test with `cargo verify --only e2e`"))
 }
 
+/// A port that nobody listens on and that no outgoing connection can take before its server binds it: below the kernel's
+/// ephemeral range, and below the ranges of `cargo up` and `cargo verify`. Each port is handed out once.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    const PORTS: std::ops::Range<u16> = 10_000..23_000;
+    let width = PORTS.end - PORTS.start;
+    // Two runs on one machine begin at different places.
+    let first = u16::try_from(std::process::id() % u32::from(width / 64))? * 64;
+    for _ in 0..width {
+        let port = PORTS.start + (first + TAKEN.fetch_add(1, Ordering::Relaxed) % width) % width;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between {} and {}", PORTS.start, PORTS.end)
 }
 
 /// A program of this workspace, built for release; `cargo verify` says where.

@@ -36,6 +36,21 @@ impl Process {
         Ok(())
     }
 
+    /// An error when it ended by itself.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().transpose()).transpose()? {
+            bail!("{} ended by itself: {status}\n{}", self.program.display(), self.last_lines());
+        }
+        Ok(())
+    }
+
+    /// The end of its log.
+    pub(crate) fn last_lines(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let child = self.child.as_ref().context("it does not run")?;
         kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;

@@ -244,12 +244,12 @@ impl Stack {
     /// Waits until every running instance says that it is ready.
     ///
     /// # Errors
-    /// After a minute, with the reasons.
-    pub async fn wait_until_ready(&self) -> anyhow::Result<()> {
+    /// After a minute, or when one of them ends, with the reasons.
+    pub async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         self.write_stack_file()?;
         let started = Instant::now();
         let client = reqwest::Client::new();
-        for instance in self.instances.iter().filter(|instance| instance.process.child.is_some()) {
+        for instance in self.instances.iter_mut().filter(|instance| instance.process.child.is_some()) {
             let url = format!("{}/readyz", instance.admin);
             loop {
                 let answer = client.get(&url).timeout(Duration::from_secs(2)).send().await;
@@ -258,10 +258,9 @@ impl Stack {
                     Ok(answer) => answer.text().await.unwrap_or_default(),
                     Err(error) => error.to_string(),
                 };
+                instance.process.check()?;
                 if started.elapsed() > READY_WITHIN {
-                    let log = std::fs::read_to_string(&instance.process.log).unwrap_or_default();
-                    let tail: Vec<&str> = log.lines().rev().take(20).collect();
-                    bail!("{} is not ready: {said}\n{}", instance.service, tail.join("\n"));
+                    bail!("{} is not ready: {said}\n{}", instance.service, instance.process.last_lines());
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

@@ -8,3 +8,15 @@ pub mod settings;
 
 pub use run::{Base, Program, Ready, run};
 pub use settings::Settings;
+
+/// What a service's `main` returns. An error is one line on standard error, without a backtrace: operators read it.
+#[must_use]
+pub fn exit(program: &str, ended: anyhow::Result<()>) -> std::process::ExitCode {
+    match ended {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,10 +1,16 @@
 //! How the process starts.
 
+use std::process::ExitCode;
+
 use edge::config::Reader;
 use inventory_svc::{app, config::Config};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    host::exit("inventory-svc", start().await)
+}
+
+async fn start() -> anyhow::Result<()> {
     let config = Config::read(Reader::from_env())?;
     edge::telemetry::init(&config.common.log)?;
     app::run(config).await
