@@ -157,6 +157,22 @@ impl<'a> Field<'a> {
         parse(&text).map_err(|error| self.error(error)).ok()
     }
 
+    /// A string that `parse` takes, where its error tells less than what the field must be.
+    pub fn parsed_as<T, E>(self, parse: impl FnOnce(&str) -> Result<T, E>, expected: &str) -> Option<T> {
+        self.parsed_by(|text| parse(text).map_err(|_| expected))
+    }
+
+    /// One of these codes; the report lists them all.
+    pub fn code<T: Copy>(self, codes: &[T], text_of: fn(T) -> &'static str) -> Option<T> {
+        self.parsed_by(|text| {
+            let known = codes.iter().copied().find(|code| text_of(*code) == text);
+            known.ok_or_else(|| {
+                let texts: Vec<_> = codes.iter().copied().map(text_of).collect();
+                format!("must be one of {}", texts.join(", "))
+            })
+        })
+    }
+
     /// An integer within these bounds, both included; written without fraction or exponent.
     pub fn integer(self, min: i64, max: i64) -> Option<i64> {
         let kind = if min == 1 { "must be a positive integer" } else { "must be an integer" };
@@ -309,6 +325,28 @@ mod tests {
                 "/a~1b~0c is not a known field",
             ]
         );
+    }
+
+    #[derive(Debug)]
+    struct Mood;
+
+    impl Body for Mood {
+        fn read(body: &Object<'_>) -> Option<Self> {
+            let codes: [&'static str; 2] = ["GOOD", "BAD"];
+            let mood = body.field("mood").code(&codes, |code| code);
+            let size = body.field("size").parsed_as(str::parse::<u8>, "must be a size");
+            mood.and(size).map(|_| Self)
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_none_is_told_all_of_them() {
+        let told = |body: &str| {
+            let problem = parse::<Mood>(body.as_bytes()).unwrap_err();
+            problem.errors().iter().map(|error| format!("{} {}", error.pointer, error.detail)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(r#"{"mood":"good","size":"x"}"#), ["/mood must be one of GOOD, BAD", "/size must be a size"]);
+        assert!(parse::<Mood>(br#"{"mood":"BAD","size":"7"}"#).is_ok());
     }
 
     #[rstest::rstest]

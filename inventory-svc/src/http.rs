@@ -20,7 +20,7 @@ use host::{Base, Ready};
 use utoipa::OpenApi;
 
 use crate::domain::Refusal;
-use crate::http_bodies::{Adjustment, Price, PriceView, ProductView, Receipt, StockView, WantedProduct};
+use crate::http_bodies::{Accepted, Adjustment, Price, PriceView, ProductView, Receipt, StockView, WantedProduct};
 use crate::processor::Inventory;
 use crate::state::{Listing, Product};
 use crate::store;
@@ -117,7 +117,7 @@ async fn get_stock(
     request_body = WantedProduct,
     responses(
         (status = 201, body = ProductView, description = "Decided: it is listed"),
-        (status = 202, description = "Accepted"),
+        (status = 202, body = Accepted, description = "Accepted"),
         (status = 400, body = Document), (status = 401, body = Document), (status = 403, body = Document),
         (status = 409, body = Document), (status = 422, body = Document), (status = 503, body = Document),
     )
@@ -172,7 +172,7 @@ async fn post_product(
     request_body = Receipt,
     responses(
         (status = 200, body = StockView, description = "Decided: the stock afterwards"),
-        (status = 202, description = "Accepted"),
+        (status = 202, body = Accepted, description = "Accepted"),
         (status = 400, body = Document), (status = 401, body = Document), (status = 403, body = Document),
         (status = 404, body = Document), (status = 409, body = Document), (status = 422, body = Document),
         (status = 503, body = Document),
@@ -218,7 +218,7 @@ async fn post_receipt(
     request_body = Adjustment,
     responses(
         (status = 200, body = StockView, description = "Decided: the stock afterwards"),
-        (status = 202, description = "Accepted"),
+        (status = 202, body = Accepted, description = "Accepted"),
         (status = 400, body = Document), (status = 401, body = Document), (status = 403, body = Document),
         (status = 404, body = Document), (status = 409, body = Document), (status = 422, body = Document),
         (status = 503, body = Document),
@@ -264,7 +264,7 @@ async fn post_adjustment(
     ),
     request_body = PriceView,
     responses(
-        (status = 200, body = ProductView, description = "Decided"), (status = 202, description = "Accepted"),
+        (status = 200, body = ProductView, description = "Decided"), (status = 202, body = Accepted, description = "Accepted"),
         (status = 401, body = Document), (status = 403, body = Document), (status = 404, body = Document),
         (status = 409, body = Document), (status = 422, body = Document), (status = 503, body = Document),
     )
@@ -308,7 +308,7 @@ async fn put_price(
         ("Prefer" = Option<String>, Header, description = "`wait=5` waits for the decision"),
     ),
     responses(
-        (status = 200, body = ProductView, description = "Decided"), (status = 202, description = "Accepted"),
+        (status = 200, body = ProductView, description = "Decided"), (status = 202, body = Accepted, description = "Accepted"),
         (status = 401, body = Document), (status = 403, body = Document), (status = 404, body = Document),
         (status = 409, body = Document), (status = 503, body = Document),
     )
@@ -345,7 +345,7 @@ async fn delete_product(
 #[openapi(
     info(title = "Orderlog: inventory-svc", description = "The catalogue and the stock."),
     paths(get_stock, post_product, post_receipt, post_adjustment, put_price, delete_product),
-    components(schemas(StockView, ProductView, PriceView, WantedProduct, Receipt, Adjustment, Document))
+    components(schemas(Accepted, StockView, ProductView, PriceView, WantedProduct, Receipt, Adjustment, Document))
 )]
 struct Api;
 

@@ -3,6 +3,7 @@
 //! Shapes and their limits only; whether a command is right is decided in [`crate::domain`].
 
 use edge::fields::{Body, Field, Object};
+use edge::openapi::code;
 use events::code::AdjustReason;
 use events::id::ProductId;
 use events::money::{Currency, Money};
@@ -11,13 +12,26 @@ use serde::Serialize;
 use crate::products::{NAME_CHARS_MAX, QUANTITY_MAX};
 use crate::state::{Listing, Product};
 
+/// A command that was taken and is not decided yet: what every 202 says.
+#[derive(Debug, utoipa::ToSchema)]
+#[expect(dead_code, reason = "the shape of a 202, for the OpenAPI document")]
+pub(crate) struct Accepted {
+    #[schema(pattern = "^[1-9][0-9]{0,18}$", format = Int64)]
+    product_id: String,
+    /// Always ACCEPTED.
+    #[schema(pattern = "^ACCEPTED$")]
+    status: String,
+}
+
 /// A price, as JSON.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PriceView {
     /// Minor units, at least 1.
+    #[schema(minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     amount: i64,
     /// ISO 4217.
-    #[schema(value_type = String, example = "USD")]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "USD")]
     currency: Currency,
 }
 
@@ -75,11 +89,13 @@ impl StockView {
 
 /// A product to list.
 #[derive(Debug, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct WantedProduct {
     /// Yours when you import; one is made otherwise.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^[1-9][0-9]{0,18}$", format = Int64)]
     pub(crate) product_id: Option<ProductId>,
     /// 1 to 200 characters, none of them a control character.
+    #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", min_length = 1, max_length = 200)]
     pub(crate) name: String,
     #[schema(value_type = PriceView)]
     pub(crate) price: Money,
@@ -100,7 +116,7 @@ impl Body for WantedProduct {
 
 fn price(body: &Object<'_>) -> Option<Money> {
     let amount = body.field("amount").integer(1, i64::MAX);
-    let currency = body.field("currency").parsed_by(Currency::parse);
+    let currency = body.field("currency").parsed_as(Currency::parse, "must be an ISO 4217 code such as USD");
     Some(Money::new(amount?, currency?))
 }
 
@@ -116,8 +132,10 @@ impl Body for Price {
 
 /// Goods that arrived.
 #[derive(Debug, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Receipt {
     /// 1 to 1,000,000,000.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     pub(crate) quantity: i64,
 }
 
@@ -129,18 +147,24 @@ impl Body for Receipt {
 
 /// A correction of the stock.
 #[derive(Debug, Clone, Copy, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Adjustment {
     /// Found (positive) or missing (negative), never 0.
+    #[schema(minimum = -1_000_000_000, maximum = 1_000_000_000)]
     pub(crate) delta: i64,
     /// DAMAGED, LOST, FOUND, RECOUNT or OTHER.
-    #[schema(value_type = String)]
+    #[schema(schema_with = adjust_reasons)]
     pub(crate) reason: AdjustReason,
+}
+
+fn adjust_reasons() -> utoipa::openapi::Object {
+    code(AdjustReason::ALL, AdjustReason::as_str)
 }
 
 impl Body for Adjustment {
     fn read(body: &Object<'_>) -> Option<Self> {
         let delta = body.field("delta").integer(-QUANTITY_MAX, QUANTITY_MAX);
-        let reason = body.field("reason").parsed_by(AdjustReason::parse);
+        let reason = body.field("reason").code(AdjustReason::ALL, AdjustReason::as_str);
         if delta == Some(0) {
             body.error("/delta", "must not be 0");
             return None;

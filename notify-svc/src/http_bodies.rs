@@ -120,12 +120,13 @@ impl FromStr for Cursor {
 
 /// Where a customer can be reached.
 #[derive(Debug, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ContactBody {
     /// For mail.
-    #[schema(example = "ann@example.com")]
+    #[schema(format = Email, max_length = 254, example = "ann@example.com")]
     pub(crate) email: Option<String>,
     /// For SMS, as E.164 writes it.
-    #[schema(example = "+4930123456")]
+    #[schema(pattern = r"^\+[1-9][0-9]{1,14}$", example = "+4930123456")]
     pub(crate) phone: Option<String>,
 }
 

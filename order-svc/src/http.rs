@@ -23,8 +23,8 @@ use utoipa::OpenApi;
 use crate::catalogue::Product;
 use crate::history;
 use crate::http_bodies::{
-    Amount, Cancellation, EventList, EventView, LineView, OrderList, OrderView, ProductList, ProductView, WantedLine,
-    WantedOrder, WantedOrders,
+    Accepted, Amount, Cancellation, EventList, EventView, LineView, OrderList, OrderView, ProductList, ProductView,
+    WantedLine, WantedOrder, WantedOrders,
 };
 use crate::http_commands::{self, post_cancel, post_order};
 use crate::processor::Orders;
@@ -242,6 +242,7 @@ async fn get_products(
     info(title = "Orderlog: order-svc", description = "Orders, from placing to their end."),
     paths(http_commands::post_order, get_orders, get_order, http_commands::post_cancel, get_events, get_products),
     components(schemas(
+        Accepted,
         Amount,
         Cancellation,
         EventList,

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use edge::fields::{Body, Field, Object};
 use edge::lists::{Page, Params, Query};
+use edge::openapi::optional_code;
 use engine::record::Record;
 use events::code::CustomerReason;
 use events::envelope::{self, name};
@@ -15,6 +16,7 @@ use events::order::{OrderEvent, OrderLine, PricedLine};
 use events::time::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::Object as Schema;
 
 use crate::catalogue::{LINES_MAX, Product, QUANTITY_MAX};
 use crate::domain::is_payment_method;
@@ -22,11 +24,13 @@ use crate::state::{Order, State, Status};
 
 /// An amount, as JSON.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Amount {
     /// Minor units.
+    #[schema(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     amount: i64,
     /// ISO 4217.
-    #[schema(value_type = String, example = "USD")]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "USD")]
     currency: Currency,
 }
 
@@ -34,6 +38,17 @@ impl From<Money> for Amount {
     fn from(money: Money) -> Self {
         Self { amount: money.amount, currency: money.currency }
     }
+}
+
+/// A command that was taken and is not decided yet: what every 202 says.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "the shape of a 202, for the OpenAPI document")]
+pub(crate) struct Accepted {
+    #[schema(pattern = "^[1-9][0-9]{0,18}$", format = Int64)]
+    order_id: String,
+    /// Always ACCEPTED.
+    #[schema(pattern = "^ACCEPTED$")]
+    status: String,
 }
 
 /// A line of an order.
@@ -234,12 +249,13 @@ pub(crate) struct EventList {
 
 /// An order to place.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct WantedOrder {
     /// 1 to 200 lines, no product twice; 1 to 1,000,000 pieces each.
-    #[schema(value_type = Vec<WantedLine>)]
+    #[schema(value_type = Vec<WantedLine>, min_items = 1, max_items = 200)]
     pub(crate) lines: Vec<OrderLine>,
     /// A token of the gateway, 1 to 64 visible ASCII characters.
-    #[schema(example = "pm_ok")]
+    #[schema(pattern = "^[!-~]{1,64}$", example = "pm_ok")]
     pub(crate) payment_method: String,
     /// The total you saw: the order is rejected when the catalogue says otherwise.
     #[schema(value_type = Option<Amount>)]
@@ -248,11 +264,13 @@ pub(crate) struct WantedOrder {
 
 /// A line to order.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "the shape of a line, for the OpenAPI document")]
 pub(crate) struct WantedLine {
-    #[schema(example = "1082185")]
+    #[schema(pattern = "^[1-9][0-9]{0,18}$", format = Int64, example = "1082185")]
     product_id: String,
     /// 1 to 1,000,000.
+    #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: i64,
 }
 
@@ -284,21 +302,27 @@ fn payment_method(text: &str) -> Result<String, &'static str> {
 
 fn amount(body: &Object<'_>) -> Option<Money> {
     let amount = body.field("amount").integer(0, i64::MAX);
-    let currency = body.field("currency").parsed_by(Currency::parse);
+    let currency = body.field("currency").parsed_as(Currency::parse, "must be an ISO 4217 code such as USD");
     Some(Money::new(amount?, currency?))
 }
 
 /// Why an order is cancelled.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Cancellation {
     /// CHANGED_MIND, ORDERED_BY_MISTAKE, FOUND_CHEAPER or OTHER; OTHER when nothing is said.
-    #[schema(value_type = Option<String>)]
+    #[schema(required = false, schema_with = cancel_reasons)]
     pub(crate) reason: CustomerReason,
+}
+
+fn cancel_reasons() -> Schema {
+    optional_code(CustomerReason::ALL, CustomerReason::as_str)
 }
 
 impl Body for Cancellation {
     fn read(body: &Object<'_>) -> Option<Self> {
-        let reason = body.field("reason").optional(|field: Field<'_>| field.parsed_by(CustomerReason::parse));
+        let reason =
+            body.field("reason").optional(|field: Field<'_>| field.code(CustomerReason::ALL, CustomerReason::as_str));
         Some(Self { reason: reason?.unwrap_or(CustomerReason::Other) })
     }
 }

@@ -17,7 +17,7 @@ use events::record::CommandRef;
 
 use crate::domain::{self, Input, Refusal};
 use crate::http::{Found, Shop, shown};
-use crate::http_bodies::{Cancellation, OrderView, WantedOrder};
+use crate::http_bodies::{Accepted, Cancellation, OrderView, WantedOrder};
 use crate::state::{State, Status};
 
 /// The 202 of every command.
@@ -39,7 +39,7 @@ fn accepted(ids: Ids) -> Answer {
     request_body = WantedOrder,
     responses(
         (status = 201, body = OrderView, description = "Decided: it is placed"),
-        (status = 202, description = "Accepted"),
+        (status = 202, body = Accepted, description = "Accepted"),
         (status = 400, body = Document), (status = 401, body = Document), (status = 403, body = Document),
         (status = 409, body = Document, description = "The total is another one, or the key is in use"),
         (status = 422, body = Document), (status = 503, body = Document),
@@ -122,7 +122,7 @@ fn rejected(order_id: OrderId, reason: String) -> Problem {
     request_body = Cancellation,
     responses(
         (status = 200, body = OrderView, description = "Decided: it is cancelled"),
-        (status = 202, description = "Accepted"),
+        (status = 202, body = Accepted, description = "Accepted"),
         (status = 400, body = Document), (status = 401, body = Document), (status = 404, body = Document),
         (status = 409, body = Document, description = "It is final, or the key is in use"),
         (status = 412, body = Document, description = "It has another version"),

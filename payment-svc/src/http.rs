@@ -1,6 +1,7 @@
 //! What a client can ask: how a payment stands, and an operator's refund. And where the gateway reports, signed.
 //!
-//! Nothing is decided here: a refund and a report are commands like any other.
+//! Nothing is decided here: a refund and a report are commands like any other. How bodies look is
+//! [`crate::http_bodies`].
 
 use std::sync::Arc;
 
@@ -9,79 +10,26 @@ use edge::answer::{Answer, Ids};
 use edge::auth::{Access, Caller};
 use edge::commands::{Commands, Draft, Intent};
 use edge::facts::{Facts, IdempotencyKey};
-use edge::fields::{Body, Object};
 use edge::json::Json;
 use edge::problem::{Document, Problem};
 use edge::rotation::Rotating;
 use edge::routes::Routes;
 use edge::signature::{Gate, Secrets, Signed};
-use events::code::{GatewayResult, OperatorRefundReason};
 use events::codec::Codec;
 use events::id::OrderId;
-use events::money::{Currency, Money};
+use events::money::Money;
 use events::payment::{PaymentCommand, RecordGatewayResult, RefundPayment};
 use events::record::CommandRef;
-use events::time::Timestamp;
 use host::{Base, Ready};
-use serde::Serialize;
 use utoipa::OpenApi;
 
 use crate::domain::{Refusal, State, Status};
+use crate::http_bodies::{Accepted, Amount, Callback, PaymentView, Received, RefundRequest};
 use crate::processor::Payments;
 use crate::store;
 
 /// Caller of the gateway's commands: no token has this `sub`, for the gateway has a signature instead.
 const GATEWAY: &str = "gateway";
-const EVENT_ID_CHARS_MAX: usize = 200;
-
-/// An amount, as JSON.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct Amount {
-    /// Minor units.
-    amount: i64,
-    /// ISO 4217.
-    #[schema(value_type = String, example = "USD")]
-    currency: Currency,
-}
-
-impl From<Money> for Amount {
-    fn from(money: Money) -> Self {
-        Self { amount: money.amount, currency: money.currency }
-    }
-}
-
-/// A payment, as clients see it.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct PaymentView {
-    /// Of which order.
-    #[schema(value_type = String)]
-    order_id: OrderId,
-    /// REQUESTED, PENDING, CAPTURED, DECLINED, FAILED, CANCELLED, REFUNDING or REFUNDED.
-    status: &'static str,
-    /// What the order costs, or the money taken when that is another amount.
-    amount: Amount,
-    /// What went back; 0 until then.
-    refunded: Amount,
-    /// Where a person can pay, while they can.
-    pay_url: Option<String>,
-}
-
-impl PaymentView {
-    fn of(state: &State, pending: bool) -> Option<Self> {
-        let (status, payment) = (state.status()?, state.payment()?);
-        let taken = state.taken().unwrap_or(payment.total);
-        let back = if status == Status::Refunded { taken.amount } else { 0 };
-        let shown = status.shown(pending);
-        let pay_url = state.terms().and_then(|terms| terms.pay_url.clone()).filter(|_| shown == "PENDING");
-        Some(Self {
-            order_id: payment.order_id,
-            status: shown,
-            amount: taken.into(),
-            refunded: Amount { amount: back, currency: taken.currency },
-            pay_url,
-        })
-    }
-}
 
 /// What a handler needs beside the commands.
 struct Shop {
@@ -144,21 +92,6 @@ async fn get_payment(
     Ok(HttpResponse::Ok().json(view))
 }
 
-/// Why an operator gives the money back.
-#[derive(Debug, utoipa::ToSchema)]
-struct RefundRequest {
-    /// REQUESTED_BY_CUSTOMER, DUPLICATE, FRAUD or OTHER.
-    #[schema(value_type = Option<String>)]
-    reason: OperatorRefundReason,
-}
-
-impl Body for RefundRequest {
-    fn read(body: &Object<'_>) -> Option<Self> {
-        let reason = body.field("reason").optional(|field| field.parsed_by(OperatorRefundReason::parse));
-        Some(Self { reason: reason?.unwrap_or(OperatorRefundReason::Other) })
-    }
-}
-
 fn refund_accepted(ids: Ids) -> Answer {
     let order_id = OrderId(ids.subject);
     Answer::new(format!("/v1/payments/{order_id}"), &serde_json::json!({"order_id": order_id, "status": "ACCEPTED"}))
@@ -177,7 +110,7 @@ fn refund_accepted(ids: Ids) -> Answer {
     request_body = RefundRequest,
     responses(
         (status = 200, body = PaymentView, description = "Decided: the refund is on its way"),
-        (status = 202, description = "Accepted"),
+        (status = 202, body = Accepted, description = "Accepted"),
         (status = 400, body = Document), (status = 401, body = Document), (status = 403, body = Document),
         (status = 404, body = Document), (status = 409, body = Document), (status = 422, body = Document),
         (status = 503, body = Document),
@@ -230,73 +163,6 @@ fn draft(codec: &Codec, command: PaymentCommand) -> Result<Draft, Problem> {
     }
 }
 
-/// What the gateway reports.
-#[derive(Debug, utoipa::ToSchema)]
-struct Callback {
-    /// The gateway's identity of this message; a second one with it has no effect.
-    event_id: String,
-    /// charge.captured, charge.declined, charge.failed, charge.cancelled or refund.succeeded.
-    #[schema(value_type = String)]
-    r#type: GatewayResult,
-    /// `charge:<order>` or `refund:<order>`.
-    #[schema(value_type = String)]
-    key: OrderId,
-    /// Minor units.
-    amount: i64,
-    /// ISO 4217.
-    #[schema(value_type = String)]
-    currency: Currency,
-    /// By the gateway's clock.
-    #[schema(value_type = String)]
-    occurred_at: Timestamp,
-    #[schema(ignore)]
-    gateway_key: String,
-}
-
-impl Body for Callback {
-    fn read(body: &Object<'_>) -> Option<Self> {
-        let event_id = body.field("event_id").parsed_by(event_id);
-        let result = body.field("type").parsed_by(result);
-        let key = body.field("key").parsed_by(keyed);
-        let amount = body.field("amount").integer(0, i64::MAX);
-        let currency = body.field("currency").parsed_by(Currency::parse);
-        let occurred_at = body.field("occurred_at").parsed_by(Timestamp::parse);
-        let (key, gateway_key) = key?;
-        Some(Self {
-            event_id: event_id?,
-            r#type: result?,
-            key,
-            amount: amount?,
-            currency: currency?,
-            occurred_at: occurred_at?,
-            gateway_key,
-        })
-    }
-}
-
-/// It becomes part of an idempotency key, so it is made of what a key may be made of.
-fn event_id(text: &str) -> Result<String, String> {
-    let is_id = (1..=EVENT_ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_id { Ok(text.to_owned()) } else { Err(format!("must be 1 to {EVENT_ID_CHARS_MAX} visible ASCII characters")) }
-}
-
-fn result(text: &str) -> Result<GatewayResult, &'static str> {
-    match text {
-        "charge.captured" => Ok(GatewayResult::Captured),
-        "charge.declined" => Ok(GatewayResult::Declined),
-        "charge.failed" => Ok(GatewayResult::Failed),
-        "charge.cancelled" => Ok(GatewayResult::Cancelled),
-        "refund.succeeded" => Ok(GatewayResult::Refunded),
-        _ => Err("must be charge.captured, charge.declined, charge.failed, charge.cancelled or refund.succeeded"),
-    }
-}
-
-fn keyed(text: &str) -> Result<(OrderId, String), &'static str> {
-    let order = text.strip_prefix("charge:").or_else(|| text.strip_prefix("refund:"));
-    let order = order.and_then(|order| order.parse().ok());
-    order.map(|order| (order, text.to_owned())).ok_or("must be charge: or refund: and the ID of an order")
-}
-
 fn callback_accepted(ids: Ids) -> Answer {
     Answer::new(format!("/v1/payments/{}", OrderId(ids.subject)), &serde_json::json!({"received": true}))
 }
@@ -309,7 +175,7 @@ fn callback_accepted(ids: Ids) -> Answer {
     params(("Gateway-Signature" = String, Header, description = "t=<unix>,v1=<hex>")),
     request_body = Callback,
     responses(
-        (status = 200, description = "Received, now or before"),
+        (status = 200, body = Received, description = "Received, now or before"),
         (status = 400, body = Document), (status = 401, body = Document), (status = 422, body = Document),
         (status = 503, body = Document, description = "Send it again"),
     )
@@ -353,7 +219,7 @@ async fn post_callback(
 #[openapi(
     info(title = "Orderlog: payment-svc", description = "The money of an order."),
     paths(get_payment, post_refund, post_callback),
-    components(schemas(PaymentView, RefundRequest, Callback, Document))
+    components(schemas(Accepted, Amount, Callback, Document, PaymentView, Received, RefundRequest))
 )]
 struct Api;
 

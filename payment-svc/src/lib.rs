@@ -10,6 +10,7 @@ pub mod domain;
 mod facts;
 pub mod gateway;
 pub mod http;
+mod http_bodies;
 pub mod processor;
 pub mod report;
 mod row;
