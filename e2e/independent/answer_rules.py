@@ -14,6 +14,8 @@ from openapi import PROBLEM, Operation
 CODE = re.compile(r"[A-Z][A-Z0-9_]*")
 # Words of the inside that no client should ever read.
 INSIDE = re.compile(rb"panick|sqlx|postgres|rdkafka|serde|actix|\.rs:|stack backtrace|SELECT |INSERT ", re.IGNORECASE)
+# What a field must be, or what is the matter with its being there.
+TOLD = re.compile(r"must (be|have|not)\b|is missing$|is not a known |is there more than once$|is in the order|is not in the catalogue")
 BODY_SHOWN_BYTES = 200
 
 
@@ -88,8 +90,8 @@ def wrong_with_problem(answer: Answer, method: str) -> list[str]:
     for error in problem.get("errors", []):
         if not isinstance(error.get("pointer"), str) or not re.fullmatch(r"(/([^~/]|~[01])*)*", error["pointer"], re.DOTALL):
             found.append(f"{error.get('pointer')!r} is no RFC 6901 pointer")
-        if len(str(error.get("detail") or "").split()) < 2:
-            found.append(f"{error.get('pointer')!r} is not told what it must be")
+        if not TOLD.match(str(error.get("detail"))):
+            found.append(f"{error.get('pointer')!r} is not told what it must be: {error.get('detail')!r}")
     return found
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from answer_rules import Report, names_field, wrong_with
-from flows import Shop, all_flows
+from flows import Shop, all_flows, seen
 from http_client import Http, NoAnswer, Request, Tokens
 from openapi import Operation, loose_ends, operations
 from wrong_bodies import wrong_bodies
@@ -163,8 +163,15 @@ def main() -> int:
         shop = Shop(stack, tokens, http, report, found)
         things = all_flows(shop)
         maker, prober = Maker(tokens, shop.person("ann")), Prober(http, report)
+        before = seen(shop, things)
         probe_all(list(aims(found, shop, things, options.gateway_secret)), maker, prober)
         probe_admin(stack, maker, prober)
+        after = seen(shop, things)
+        for name in before:
+            if before[name] != after[name]:
+                report.violation("all", "wrong requests change nothing", f"{name}: {before[name]} became {after[name]}")
+        # Nothing is left open: whoever looks at the log next wants every order at its end.
+        shop.check("the open order can be cancelled", shop.cancel(shop.person("ann"), things["open"]).status == 200)
     except NoAnswer as error:
         print(f"the services cannot be asked: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from answer_rules import Report, names_field, wrong_with
 from http_client import Answer, Http, NoAnswer, Request, Tokens
@@ -14,6 +15,7 @@ from openapi import Operation
 
 DEADLINE_SECONDS = 30
 POLL_SECONDS = 0.05
+TWINS = 6
 
 
 class Shop:
@@ -134,6 +136,24 @@ def told_by_the_log(shop: Shop, who: str, order_id: str) -> None:
     shop.check("its versions are 1 and 2", [item["version"] for item in items] == [1, 2], events)
     same = all(str(item["data"]["order_id"]) == order_id for item in items)
     shop.check("its data are about the order", same, events)
+
+
+def twins(shop: Shop, product: str) -> None:
+    """One key at the same time on several connections: one order, or 409 for a moment."""
+    ann, key = shop.person("ann"), f"twins-{uuid.uuid4()}"
+
+    def one(_) -> Answer:
+        other = Shop.__new__(Shop)
+        other.__dict__ |= shop.__dict__ | {"http": Http()}
+        return other.place(ann, product, idempotency_key=key)
+
+    with ThreadPoolExecutor(TWINS) as pool:
+        answers = list(pool.map(one, range(TWINS)))
+    for answer in answers:
+        waits = answer.status == 409 and bool(answer.headers.get("Retry-After"))
+        shop.check("a twin is 202, or 409 with Retry-After", answer.status == 202 or waits, answer)
+    orders = {answer["order_id"] for answer in answers if answer.status == 202}
+    shop.check("twins are one order", len(orders) == 1)
 
 
 def strangers_see_nothing(shop: Shop, order_id: str) -> None:
@@ -272,6 +292,7 @@ def all_flows(shop: Shop) -> dict[str, str]:
     """Every flow; returns IDs of things that are there now, for requests that are wrong in something else."""
     product = shop.product("BANANAS", 99, 1000)
     confirmed = placed_and_confirmed(shop, product)
+    twins(shop, product)
     strangers_see_nothing(shop, confirmed)
     cancelled(shop, product)
     refused_for_what_they_say(shop, product)
@@ -279,5 +300,27 @@ def all_flows(shop: Shop) -> dict[str, str]:
     contacts(shop, confirmed)
     refunded(shop, confirmed)
     stock(shop, shop.product("APPLES", 110, 50))
-    open_order = shop.place(shop.person("ann"), product, method="pm_checkout", prefer="wait=10")
-    return {"product": product, "confirmed": confirmed, "open": open_order["order_id"]}
+    ann = shop.person("ann")
+    open_order = shop.place(ann, product, method="pm_checkout", prefer="wait=10")["order_id"]
+    shop.eventually(
+        "a payment page",
+        lambda: shop.ask("payment-svc", "GET", "/v1/payments/{order_id}", ann, order_id=open_order),
+        lambda answer: answer["status"] == "PENDING" and open_order in (answer["pay_url"] or ""),
+    )
+    return {"product": product, "confirmed": confirmed, "open": open_order}
+
+
+def seen(shop: Shop, things: dict[str, str]) -> dict:
+    """What wrong requests must not change."""
+    ann = shop.person("ann")
+    stock = shop.ask("inventory-svc", "GET", "/v1/products/{id}/stock", ann, id=things["product"])
+    products = shop.ask("order-svc", "GET", "/v1/products", ann, query="?limit=200")["items"]
+    payments = [shop.ask("payment-svc", "GET", "/v1/payments/{order_id}", ann, order_id=things[one]) for one in ("open", "confirmed")]
+    return {
+        "order": shop.order(ann, things["open"]).body,
+        "payments": [payment.body for payment in payments],
+        # What is sold leaves the house; earlier orders may do so at any time.
+        "pieces": stock["on_hand"] + stock["sold"],
+        "product": next(one for one in products if one["product_id"] == things["product"]),
+        "orders": len(shop.ask("order-svc", "GET", "/v1/orders", ann, query="?limit=200")["items"]),
+    }

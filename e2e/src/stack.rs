@@ -334,6 +334,18 @@ impl Stack {
         self.gateway_adapter == "http"
     }
 
+    /// `stack.json` of this stack, as `cargo up` writes it.
+    #[must_use]
+    pub fn stack_file(&self) -> PathBuf {
+        self.folder.path().join("stack.json")
+    }
+
+    /// The PEM file of the key that tokens are signed with.
+    #[must_use]
+    pub fn signing_key_file(&self) -> PathBuf {
+        self.folder.path().join("signing.pem")
+    }
+
     /// Keeps the folder with the logs, and says where it is. For failing tests.
     #[must_use]
     pub fn keep_logs(&mut self) -> PathBuf {
