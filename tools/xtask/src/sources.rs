@@ -86,6 +86,15 @@ pub(crate) fn provide_build_tools(layout: &Layout, no_root: bool, status: &Statu
     }
 }
 
+/// Installs pip, with which the tests from outside fetch the libraries of their Python programs. Where it cannot be had,
+/// that test says so.
+pub(crate) fn provide_pip(layout: &Layout, no_root: bool, status: &Status) -> Result<()> {
+    match Apt::available() {
+        Some(apt) if !no_root && fetch::pip().is_none() => apt.install(&["python3-pip"], layout, status),
+        _ => Ok(()),
+    }
+}
+
 fn tried(no_root: bool) -> String {
     let tried = match (no_root, apt::is_there()) {
         (true, _) => "installing was ruled out by --no-root",

@@ -180,6 +180,7 @@ impl Run<'_> {
         let settings = Settings::new(Some(base))?;
         let programs = sources::provide(&self.layout, &settings, self.options.no_root, &self.status)?;
         let binaries = if e2e {
+            sources::provide_pip(&self.layout, self.options.no_root, &self.status)?;
             binaries::release(&self.layout, true, &self.status)?
         } else {
             let built = binaries::build(&self.layout, &["build", "--workspace", "--bins"], "simulators", &self.status)?;
