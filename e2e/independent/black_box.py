@@ -4,6 +4,7 @@ A client written from DESIGN §6, CONTRACT and the OpenAPI documents alone; noth
 be answered by a 5xx, every error is a problem document that names the wrong field, every answer is as documented. Exit
 status 0 without a violation, 1 with one line per violation, 2 when the services cannot be asked.
 
+    pip install --target LIBRARIES -r requirements.txt; export PYTHONPATH=LIBRARIES
     python3 black_box.py --stack .orderlog/stack.json --signing-key .orderlog/keys/signing.pem --gateway-secret SECRET [--json]
 """
 
@@ -161,7 +162,7 @@ def main() -> int:
     try:
         found = documents(stack, http)
         shop = Shop(stack, tokens, http, report, found)
-        things = all_flows(shop)
+        things = all_flows(shop, options.gateway_secret)
         maker, prober = Maker(tokens, shop.person("ann")), Prober(http, report)
         before = seen(shop, things)
         probe_all(list(aims(found, shop, things, options.gateway_secret)), maker, prober)

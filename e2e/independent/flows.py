@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from answer_rules import Report, names_field, wrong_with
-from http_client import Answer, Http, NoAnswer, Request, Tokens
+from http_client import Answer, Http, NoAnswer, Request, Tokens, gateway_signature
 from openapi import Operation
 
 DEADLINE_SECONDS = 30
@@ -34,10 +34,10 @@ class Shop:
         """`path` has its `{names}` filled by `more`; what is left of `more` are headers (with _ for -)."""
         operation = self.operations[service, method, path]
         values = {name: str(more.pop(name)) for name in list(more) if f"{{{name}}}" in path}
-        headers = {"authorization": f"Bearer {self.tokens.token(who, role)}"}
+        headers = {"authorization": f"Bearer {self.tokens.token(who, role)}"} if operation.secured else {}
         if body is not None:
             headers["content-type"] = "application/json"
-        if method == "POST":
+        if any(parameter["name"] == "Idempotency-Key" for parameter in operation.named("header")):
             headers["idempotency-key"] = str(uuid.uuid4())
         headers |= {name.replace("_", "-"): value for name, value in more.items()}
         raw = None if body is None else json.dumps(body).encode()
@@ -271,6 +271,24 @@ def refunded(shop: Shop, order_id: str) -> None:
     shop.check("twice: 409", twice.status == 409, twice)
 
 
+def reported(shop: Shop, order_id: str, secret: str) -> None:
+    """The gateway says again, under a new event and twice, what it has said: taken, and without effect."""
+    ann, path = shop.person("ann"), "/v1/payments/{order_id}"
+    before = shop.ask("payment-svc", "GET", path, ann, order_id=order_id)
+    report = {"event_id": f"again-{shop.run}", "type": "charge.captured", "key": f"charge:{order_id}", **before["amount"]}
+    report["occurred_at"] = "2026-01-02T03:04:05.678Z"
+    signature = gateway_signature(secret, json.dumps(report).encode())
+    for _ in range(2):
+        taken = shop.ask("payment-svc", "POST", "/v1/callbacks/gateway", "", report, gateway_signature=signature)
+        shop.check("a signed report is taken, a repeat too: 200", taken.status == 200, taken)
+    other = {**report, "type": "charge.declined"}
+    signature = gateway_signature(secret, json.dumps(other).encode())
+    reused = shop.ask("payment-svc", "POST", "/v1/callbacks/gateway", "", other, gateway_signature=signature)
+    shop.check("another report under the same event ID is refused or has no effect", reused.status in (200, 422), reused)
+    after = shop.ask("payment-svc", "GET", path, ann, order_id=order_id)
+    shop.check("and the payment is as before", after.body == before.body, after)
+
+
 def contacts(shop: Shop, order_id: str) -> None:
     path, ann = "/v1/contacts/{customer_id}", shop.person("ann")
     contact = {"email": "ann@example.test", "phone": "+4915112345678"}
@@ -288,7 +306,7 @@ def contacts(shop: Shop, order_id: str) -> None:
     )
 
 
-def all_flows(shop: Shop) -> dict[str, str]:
+def all_flows(shop: Shop, secret: str) -> dict[str, str]:
     """Every flow; returns IDs of things that are there now, for requests that are wrong in something else."""
     product = shop.product("BANANAS", 99, 1000)
     confirmed = placed_and_confirmed(shop, product)
@@ -298,6 +316,7 @@ def all_flows(shop: Shop) -> dict[str, str]:
     refused_for_what_they_say(shop, product)
     lists(shop, product)
     contacts(shop, confirmed)
+    reported(shop, confirmed, secret)
     refunded(shop, confirmed)
     stock(shop, shop.product("APPLES", 110, 50))
     ann = shop.person("ann")

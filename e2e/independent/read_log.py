@@ -4,6 +4,7 @@ A second opinion: a Kafka client, an Avro decoder and a partitioner that the ser
 imported. It reads and never writes. Exit status 0 when nothing was found, 1 with one line per finding, 2 when it could
 not read.
 
+    pip install --target LIBRARIES -r requirements.txt; export PYTHONPATH=LIBRARIES
     python3 read_log.py --stack .orderlog/stack.json [--settled] [--json]
 """
 
