@@ -155,7 +155,9 @@ impl Stack {
         Ok(printed)
     }
 
-    fn tool_environment(&self) -> BTreeMap<String, String> {
+    /// The variables with which orderctl finds this stack.
+    #[must_use]
+    pub fn tool_environment(&self) -> BTreeMap<String, String> {
         let stack = self.folder.path().join("stack.json");
         BTreeMap::from([
             ("ORDERLOG_STACK".to_owned(), stack.display().to_string()),

@@ -129,8 +129,9 @@ impl Found {
         if self.postgres.is_none() {
             packages.push("postgresql");
         }
-        if !no_root && on_path("kcat").is_none() {
-            packages.push("kcat");
+        if !no_root {
+            // For people, and for the test that runs README.md's tour.
+            packages.extend(["curl", "kcat"].into_iter().filter(|program| on_path(program).is_none()));
         }
         if packages.contains(&"python3-pip") && fetch::pip().is_some() {
             packages.retain(|package| *package != "python3-pip");
