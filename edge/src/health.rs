@@ -1,7 +1,8 @@
 //! The admin routes of every service: `/healthz` (the process answers), `/readyz` (it does its work, or why not),
-//! `/metrics`.
+//! `/metrics`, and those of [`crate::processors`].
 //!
-//! What ready means is the service's and the engine's to say ([`Health`]); further admin routes are added by the service.
+//! What ready means is the service's and the engine's to say ([`Health`]). The first three are open, for probers have no
+//! token; `/admin/…` takes an operator's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +15,10 @@ use serde::Serialize;
 
 use crate::auth::Access;
 use crate::metrics;
+use crate::processors::{self, Processors};
 use crate::routes::Routes;
 
-/// The answer of `/readyz`.
+/// The answer of `/readyz` and `/admin/processors`.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Report {
     /// Everything that this process is there for is being done.
@@ -54,6 +56,8 @@ impl Stopping {
 pub struct Admin {
     /// Asked by `/readyz`.
     pub health: Arc<dyn Health>,
+    /// Told to go on by `/admin/processors/{partition}/resume`.
+    pub processors: Arc<dyn Processors>,
     /// Shown by `/metrics`.
     pub registry: Arc<Registry>,
     /// Makes `/readyz` say no.
@@ -67,7 +71,7 @@ impl std::fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// The three routes, to which a service adds its own.
+    /// All routes of the admin port.
     #[must_use]
     pub fn routes(&self) -> Routes {
         Routes::new()
@@ -75,6 +79,18 @@ impl Admin {
             .get("/healthz", Access::Open, healthz)
             .get("/readyz", Access::Open, readyz)
             .get("/metrics", Access::Open, show_metrics)
+            .get(processors::PROCESSORS, Access::Operator, processors::show)
+            .post(processors::RESUME, Access::Operator, processors::resume)
+    }
+
+    /// What `/readyz` says.
+    pub(crate) async fn report(&self) -> Report {
+        let mut report = self.health.report().await;
+        if self.stopping.has_begun() {
+            report.ready = false;
+            report.reasons.insert(0, "the process is stopping".to_owned());
+        }
+        report
     }
 }
 
@@ -83,11 +99,7 @@ async fn healthz() -> HttpResponse {
 }
 
 async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
-    let mut report = admin.health.report().await;
-    if admin.stopping.has_begun() {
-        report.ready = false;
-        report.reasons.insert(0, "the process is stopping".to_owned());
-    }
+    let report = admin.report().await;
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     HttpResponseBuilder::new(status).json(report)
 }

@@ -4,7 +4,7 @@
 //! [`routes`] is the table of what there is and [`auth`] ([`token`]) who may use it; [`json`] ([`fields`]) and [`lists`]
 //! read what was sent, [`facts`] its head, [`signature`] checks a callback; [`commands`] makes one command of it
 //! ([`log`], `group`, `idempotency`, [`answer`]), and [`problem`] says no. Beside them [`config`] and [`rotation`] (settings and
-//! secrets), [`telemetry`], [`metrics`], [`health`] and [`openapi`].
+//! secrets), [`telemetry`], [`metrics`], [`health`], [`processors`] and [`openapi`].
 //!
 //! A handler of a service, whole:
 //!
@@ -91,6 +91,7 @@ pub mod log;
 pub mod metrics;
 pub mod openapi;
 pub mod problem;
+pub mod processors;
 pub mod rotation;
 pub mod routes;
 pub mod server;

@@ -20,7 +20,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// One wrong field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct FieldError {
-    /// RFC 6901 pointer into the body (`/lines/0/quantity`), or `/name` of a query parameter.
+    /// RFC 6901 pointer into the body (`/lines/0/quantity`), or `/name` of a parameter.
     pub pointer: String,
     /// What the field must be.
     pub detail: String,
@@ -168,6 +168,13 @@ impl Problem {
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.0.document.members.insert(member.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a wrong field or parameter.
+    #[must_use]
+    pub fn with_field(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        self.0.document.errors.push(FieldError { pointer: pointer.into(), detail: detail.into() });
         self
     }
 

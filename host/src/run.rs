@@ -12,6 +12,7 @@ use edge::commands::Commands;
 use edge::health::{Admin, Health, Report, Stopping};
 use edge::log::EngineLog;
 use edge::metrics::HttpMetrics;
+use edge::processors::Processors;
 use edge::rotation::Rotating;
 use edge::routes::Routes;
 use edge::server::{self, Running, Site};
@@ -24,6 +25,7 @@ use engine::migrate::{MigrationSet, Schema, migrate};
 use engine::pool::{self, PoolOptions};
 use engine::registry::Registry;
 use engine::service::Service;
+use engine::status::ProcessorStatus;
 use engine::wait::{Acked, Waiters};
 use engine::{Engine, Meters, Parts};
 use events::codec::Codec;
@@ -109,7 +111,12 @@ pub async fn run<P: Program>(program: P, settings: Settings, number: u8, name: &
     let mut registry = prometheus_client::registry::Registry::default();
     let (http_metrics, meters) = (HttpMetrics::register(&mut registry), Meters::register(&mut registry));
     let stage = Arc::new(Stage::new(name));
-    let shown = Admin { health: Arc::clone(&stage) as _, registry: Arc::new(registry), stopping: Stopping::default() };
+    let shown = Admin {
+        health: Arc::clone(&stage) as _,
+        processors: Arc::clone(&stage) as _,
+        registry: Arc::new(registry),
+        stopping: Stopping::default(),
+    };
     let stopping = shown.stopping.clone();
     let admin = Site::new(admin, Arc::clone(&keys), http_metrics.clone()).start(move || shown.routes())?;
     info!(admin = %admin.address(), "starting");
@@ -223,7 +230,7 @@ impl Signals {
     }
 }
 
-/// What `/readyz` is answered from, from the first moment of the process on.
+/// What the admin routes are answered from, from the first moment of the process on.
 #[derive(Debug)]
 struct Stage {
     name: &'static str,
@@ -316,5 +323,19 @@ impl Stage {
 impl Health for Stage {
     fn report(&self) -> BoxFuture<'_, Report> {
         Box::pin(self.look())
+    }
+}
+
+impl Processors for Stage {
+    fn processors(&self) -> Option<Vec<ProcessorStatus>> {
+        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        engine.as_ref().map(|engine| engine.readiness().processors)
+    }
+
+    fn resume(&self, partition: i32) {
+        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = engine.as_ref() {
+            engine.resume(partition);
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod bodies;
 mod idempotency;
 mod limits;
+mod processors;
 mod site;
 mod support;
 mod tokens;

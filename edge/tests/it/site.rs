@@ -14,11 +14,13 @@ use edge::json::Json;
 use edge::lists::{Asked, Page};
 use edge::metrics::HttpMetrics;
 use edge::problem::Problem;
+use edge::processors::Processors;
 use edge::rotation::Rotating;
 use edge::routes::Routes;
 use edge::server::{self, Running, Site};
 use edge::signature::{Gate, Secrets, Signed};
 use edge::token::{Keys, Role};
+use engine::status::ProcessorStatus;
 use engine::wait::Decided;
 use events::id::{OrderId, ProductId};
 use futures_util::FutureExt;
@@ -180,6 +182,14 @@ impl Health for Healthy {
     }
 }
 
+impl Processors for Healthy {
+    fn processors(&self) -> Option<Vec<ProcessorStatus>> {
+        None
+    }
+
+    fn resume(&self, _partition: i32) {}
+}
+
 /// A running toy service and a client of it.
 pub(crate) struct Service {
     pub(crate) toy: Arc<Toy>,
@@ -217,8 +227,13 @@ impl Service {
         let shared = toy.clone();
         let public = site.documented(api).start(move || routes(shared.clone(), gate.clone())).unwrap();
         let stopping = Stopping::default();
-        let admin =
-            Admin { health: Arc::new(Healthy(healthy)), registry: Arc::new(registry), stopping: stopping.clone() };
+        let healthy = Arc::new(Healthy(healthy));
+        let admin = Admin {
+            health: healthy.clone(),
+            processors: healthy,
+            registry: Arc::new(registry),
+            stopping: stopping.clone(),
+        };
         let admin = Site::new(bind(), keys, metrics).start(move || admin.routes()).unwrap();
         Self {
             toy,

@@ -240,7 +240,7 @@ pub(crate) struct Decode {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Processors {
-    /// Let a processor that waits or stopped try again
+    /// Let a stopped processor try again, once its cause is mended; one that waits goes on by itself
     Resume {
         /// Whose
         service: ServiceName,

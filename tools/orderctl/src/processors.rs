@@ -1,4 +1,4 @@
-//! `orderctl processors`: what each processor of each instance is doing; `resume` lets one try again.
+//! `orderctl processors`: what each processor of each instance is doing; `resume` lets a stopped one try again.
 //!
 //! Read from `/readyz`, which needs no token; resuming is an admin route and asks for an operator.
 
@@ -112,25 +112,24 @@ async fn resume(settings: &Settings, service: ServiceName, partition: i32) -> an
     let http = client()?;
     let operator = Identity { subject: "orderctl".to_owned(), role: Role::Operator };
     let token = sign(&settings.signing_key()?, &operator, TOKEN_LIFE)?;
-    let mut answers = Vec::new();
-    let mut last = String::new();
+    let (mut answers, mut refusals) = (Vec::new(), Vec::new());
     for instance in settings.instances(service.as_str())? {
         let url = format!("{}/admin/processors/{partition}/resume", instance.admin);
-        let key = uuid::Uuid::new_v4().to_string();
-        match http.post(&url).bearer_auth(&token).header("idempotency-key", key).send().await {
+        match http.post(&url).bearer_auth(&token).send().await {
             Ok(answer) if answer.status().is_success() => {
                 answers.push(answer.json().await.unwrap_or(Value::Null));
             }
             Ok(answer) => {
                 let status = answer.status();
                 let problem: Value = answer.json().await.unwrap_or(Value::Null);
-                last = format!("{}: {status} {}", instance.label(), problem["detail"].as_str().unwrap_or(""));
+                let detail = problem["detail"].as_str().unwrap_or("");
+                refusals.push(format!("{}: {status}: {detail}", instance.label()));
             }
-            Err(error) => last = format!("{} does not answer: {error}", instance.label()),
+            Err(error) => refusals.push(format!("{} does not answer: {error}", instance.label())),
         }
     }
     if answers.is_empty() {
-        bail!("no instance of {service} resumed processor {partition}; {last}");
+        bail!("no instance of {service} resumed processor {partition}; {}", refusals.join("; "));
     }
     Ok(answers)
 }
