@@ -168,11 +168,14 @@ impl Session {
 
     /// Runs commands again until what they print is as promised, as a reader would who is too fast.
     async fn until<T>(&mut self, commands: &str, mut promised: impl FnMut(&str) -> Option<T>) -> anyhow::Result<T> {
-        eventually(commands, SOON, async || {
-            let printed = self.run(commands)?;
-            Ok(promised(&printed).ok_or(printed))
-        })
-        .await
+        let last = eventually(commands, SOON, async || {
+            // A command that fails will not succeed later.
+            match self.run(commands) {
+                Ok(printed) => Ok(promised(&printed).map(Ok).ok_or(printed)),
+                Err(failure) => Ok(Ok(Err(failure))),
+            }
+        });
+        last.await?
     }
 }
 

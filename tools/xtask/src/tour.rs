@@ -74,22 +74,34 @@ fn addresses(stack: &Stack, instances: u16) -> Result<String> {
 }
 
 fn hints(stack: &Stack, instances: u16) -> Result<String> {
-    let (http, _) = stack.settings.service_ports("order-svc", 0)?;
+    let (order, _) = stack.settings.service_ports("order-svc", 0)?;
     let places = [
-        ("{order}", format!("http://127.0.0.1:{http}")),
+        ("{order}", format!("http://127.0.0.1:{order}")),
         ("{sink}", format!("http://127.0.0.1:{}", stack.settings.port("SINK_PORT")?)),
         ("{kafka}", crate::kafka::bootstrap(&stack.settings)?),
         ("{prefix}", stack.settings.get("TOPIC_PREFIX")?.to_owned()),
     ];
-    let kcat = on_path("kcat").is_some();
-    let mut text = "\nTry next:\n".to_owned();
-    for line in TRY_NEXT.lines() {
-        // Without services there is nothing to ask but the sink.
-        if (instances > 0 || line.contains("{sink}")) && (kcat || !line.starts_with("kcat ")) {
-            let line = places.iter().fold(line.to_owned(), |line, (name, place)| line.replace(name, place));
-            text.push_str(&format!("  {line}\n"));
-        }
+    let commands = commands(&places, instances > 0, on_path("kcat").is_some());
+    Ok(format!("\nTry next:\n{commands}\n`cargo down` ends everything; so does Ctrl-C in a foreground `cargo up`.\n"))
+}
+
+fn commands(places: &[(&str, String)], services: bool, kcat: bool) -> String {
+    // Without services there is nothing to ask but the sink.
+    let fits = |line: &&str| (services || line.contains("{sink}")) && (kcat || !line.starts_with("kcat "));
+    let filled = |line: &str| places.iter().fold(line.to_owned(), |line, (name, place)| line.replace(name, place));
+    TRY_NEXT.lines().filter(fits).map(|line| format!("  {}\n", filled(line))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_not_suggested() {
+        let places = ["{order}", "{sink}", "{kafka}", "{prefix}"].map(|name| (name, "x".to_owned()));
+        let all = commands(&places, true, true);
+        assert!(all.contains("  kcat -b x ") && !all.contains(['{', '}']), "{all}");
+        assert!(!commands(&places, true, false).contains("kcat"));
+        assert_eq!(commands(&places, false, true), "  curl -s x/messages\n");
     }
-    text.push_str("\n`cargo down` ends everything; so does Ctrl-C in a foreground `cargo up`.\n");
-    Ok(text)
 }
