@@ -90,7 +90,7 @@ impl Stack {
             gateway: format!("http://127.0.0.1:{}", free_port()?),
             sink: format!("http://127.0.0.1:{}", free_port()?),
             signing_key,
-            gateway_secret: format!("{:x}{:x}", rand_u32(), rand_u32()),
+            gateway_secret: format!("{:08x}{:08x}", rand_u32(), rand_u32()),
             gateway_adapter: options.gateway_adapter,
             instances: Vec::new(),
             simulators: Vec::new(),
