@@ -38,7 +38,7 @@ pub(crate) fn free_port() -> anyhow::Result<u16> {
     bail!("no free port between {} and {}", PORTS.start, PORTS.end)
 }
 
-/// A program of this workspace, built for release; `cargo verify` says where.
+/// A program of this workspace; `cargo verify` says where.
 pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(server("ORDERLOG_TEST_PROGRAMS")).join(name))
 }

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::warn;
 
 use crate::clock;
 use crate::kafka::{INPUT_BYTES_MAX, Kafka};
+use crate::producer::{Outgoing, Producer};
 
 /// A caller waits this long for Kafka.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,7 +68,7 @@ pub struct Appender {
 struct Current {
     generation: u64,
     made: Instant,
-    producer: FutureProducer,
+    producer: Arc<Producer>,
 }
 
 impl std::fmt::Debug for Appender {
@@ -82,7 +83,7 @@ impl Appender {
     /// # Errors
     /// When librdkafka refuses the settings.
     pub fn new(kafka: Arc<Kafka>) -> anyhow::Result<Self> {
-        let producer = kafka.appender_config().create()?;
+        let producer = Arc::new(Producer::new(&kafka.appender_config())?);
         let current = Current { generation: 0, made: clock::instant(), producer };
         Ok(Self { kafka, producer: Arc::new(Mutex::new(current)) })
     }
@@ -110,16 +111,19 @@ impl Appender {
         });
         let (generation, flight) = loop {
             let (generation, producer) = self.current();
-            let outgoing = FutureRecord::to(&topic).key(&record.key).payload(&record.value).headers(headers.clone());
-            match producer.send_result(outgoing) {
+            let outgoing: Outgoing<'_> = BaseRecord::to(&topic)
+                .key(record.key.as_bytes())
+                .payload(record.value.as_slice())
+                .headers(headers.clone());
+            match producer.send(outgoing) {
                 Ok(flight) => break (generation, flight),
-                Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
                     tokio::time::sleep(QUEUE_FULL_RETRY).await;
                 }
-                Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                     return Err(AppendError::TooLarge);
                 }
-                Err((error, _)) => {
+                Err(error) => {
                     self.replace(generation);
                     return Err(AppendError::Unavailable(error.to_string()));
                 }
@@ -129,14 +133,14 @@ impl Appender {
             Ok(Ok(delivery)) if delivery.offset >= 0 => {
                 Ok(Appended { topic, partition: delivery.partition, offset: delivery.offset })
             }
-            Ok(Err((error, _))) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+            Ok(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                 Err(AppendError::TooLarge)
             }
             Ok(Ok(_)) => {
                 self.replace(generation);
                 Err(AppendError::Unavailable("a report without an offset".to_owned()))
             }
-            Ok(Err((error, _))) => {
+            Ok(Err(error)) => {
                 self.replace(generation);
                 Err(AppendError::Unavailable(error.to_string()))
             }
@@ -144,9 +148,9 @@ impl Appender {
         }
     }
 
-    fn current(&self) -> (u64, FutureProducer) {
+    fn current(&self) -> (u64, Arc<Producer>) {
         let current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        (current.generation, current.producer.clone())
+        (current.generation, Arc::clone(&current.producer))
     }
 
     /// Drops a producer that erred, once; its other records are purged and their callers get "unknown". One that was
@@ -156,13 +160,13 @@ impl Appender {
         if current.generation != generation || current.made.elapsed() < REPLACE_EVERY {
             return;
         }
-        match self.kafka.appender_config().create() {
+        match Producer::new(&self.kafka.appender_config()) {
             Ok(producer) => {
-                let new = Current { generation: generation + 1, made: clock::instant(), producer };
+                let new = Current { generation: generation + 1, made: clock::instant(), producer: Arc::new(producer) };
                 let old = std::mem::replace(&mut *current, new);
                 drop(current);
-                // Dropping blocks while it purges, so not on a worker of the runtime.
-                tokio::task::spawn_blocking(move || drop(old));
+                // Purging blocks, so not on a worker of the runtime.
+                tokio::task::spawn_blocking(move || old.producer.purge());
             }
             Err(error) => warn!(%error, "no new producer can be made"),
         }

@@ -118,8 +118,8 @@ async fn attempt<S: Service>(
     owned: Owned,
     batch: &Batch<S::Input>,
 ) -> Result<Committed, BatchError> {
-    let mut connection = shared.pool.acquire().await.map_err(database)?;
-    let mut tx = connection.begin().await.map_err(database)?;
+    let mut kept = shared.slots.connection().await.map_err(database)?;
+    let mut tx = kept.connection.begin().await.map_err(database)?;
     let committed = match fill(shared, owned, batch, &mut tx).await {
         Ok(committed) => committed,
         Err(error) => {
@@ -135,6 +135,7 @@ async fn attempt<S: Service>(
         true => BatchError::Fault(error),
         false => BatchError::Unknown(error),
     })?;
+    shared.slots.keep(kept);
     Ok(committed)
 }
 
@@ -204,6 +205,11 @@ impl<I> What<I> {
             Self::Answer(_, set_by) => format!("the answer to the effect set by event {}", set_by.event_id),
             Self::Passed => "a record that was passed over".to_owned(),
         }
+    }
+
+    /// True when taking it in changes nothing but the position.
+    pub(crate) fn is_passed(&self) -> bool {
+        matches!(self, Self::Passed)
     }
 
     fn input(&self) -> Option<&I> {

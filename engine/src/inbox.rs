@@ -20,6 +20,9 @@ use crate::status::State;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long a record waits whose schema is not known here.
 const BLOCKED: Duration = Duration::from_secs(2);
+/// How long records that change nothing wait for a batch that something else needs. Their positions are all that would
+/// be written; after a crash they are read and passed over again.
+const PASSED_WAIT: Duration = Duration::from_millis(100);
 
 /// What waits for a batch.
 pub(crate) struct Inbox<S: Service> {
@@ -28,6 +31,10 @@ pub(crate) struct Inbox<S: Service> {
     pub(crate) feed: Feed,
     ready: VecDeque<Item<S::Input>>,
     ready_bytes: usize,
+    /// Those of `ready` that may change something.
+    pressing: usize,
+    /// Since when `ready` is not empty.
+    waiting_since: Option<Instant>,
     /// Where the processor stands once all of `ready` is committed, by input topic.
     reading: Vec<Place>,
     /// A record that was taken from the feed but is not judged yet.
@@ -47,6 +54,8 @@ impl<S: Service> Inbox<S> {
             feed,
             ready: VecDeque::new(),
             ready_bytes: 0,
+            pressing: 0,
+            waiting_since: None,
             reading,
             peeked: None,
             blocked_until: None,
@@ -54,8 +63,12 @@ impl<S: Service> Inbox<S> {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ready.is_empty()
+    /// When a batch should take what is ready: at once if something in it may change something.
+    pub(crate) fn due(&self, limit: usize) -> Option<Instant> {
+        let since = self.waiting_since?;
+        let full = self.ready.len() >= limit || self.ready_bytes >= BATCH_BYTES_MAX;
+        let presses = self.pressing > 0 || full || self.fatal.is_some();
+        Some(if presses { since } else { since + PASSED_WAIT })
     }
 
     /// True while a record waits whose schema is not known here.
@@ -75,8 +88,14 @@ impl<S: Service> Inbox<S> {
 
     /// Adds an answer behind the records.
     pub(crate) fn push(&mut self, item: Item<S::Input>) {
-        self.ready_bytes += item.bytes;
+        self.count_in(&item);
         self.ready.push_back(item);
+    }
+
+    fn count_in(&mut self, item: &Item<S::Input>) {
+        self.ready_bytes += item.bytes;
+        self.pressing += usize::from(!item.what.is_passed());
+        self.waiting_since.get_or_insert_with(Instant::now);
     }
 
     /// The next items, at most so many.
@@ -84,13 +103,15 @@ impl<S: Service> Inbox<S> {
         let count = self.ready.len().min(most);
         let items: Vec<_> = self.ready.drain(..count).collect();
         self.ready_bytes -= items.iter().map(|item| item.bytes).sum::<usize>();
+        self.pressing -= items.iter().filter(|item| !item.what.is_passed()).count();
+        self.waiting_since = (!self.ready.is_empty()).then(Instant::now);
         items
     }
 
     /// Their batch did not commit.
     pub(crate) fn put_back(&mut self, items: Vec<Item<S::Input>>) {
         for item in items.into_iter().rev() {
-            self.ready_bytes += item.bytes;
+            self.count_in(&item);
             self.ready.push_front(item);
         }
     }
@@ -102,8 +123,9 @@ impl<S: Service> Inbox<S> {
         }
     }
 
-    /// Takes records from the feed and says what becomes of them, until `limit` items are ready.
-    pub(crate) async fn judge(&mut self, limit: usize) {
+    /// Takes records from the feed and says what becomes of them, until `limit` items are ready. Asks the registry about
+    /// unknown schemas if it may take the time; otherwise such a record waits for the next call.
+    pub(crate) async fn judge(&mut self, limit: usize, may_ask: bool) {
         if self.fatal.is_some() || self.blocked_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
@@ -111,14 +133,14 @@ impl<S: Service> Inbox<S> {
             let Some(record) = self.peeked.take().or_else(|| self.feed.try_next()) else {
                 return;
             };
-            if !self.take_in(record).await {
+            if !self.take_in(record, may_ask).await {
                 return;
             }
         }
     }
 
     /// False when this record keeps everything behind it.
-    async fn take_in(&mut self, record: Record) -> bool {
+    async fn take_in(&mut self, record: Record, may_ask: bool) -> bool {
         let Some(topic) = self.shared.inputs.iter().position(|name| *name == record.topic) else {
             return true;
         };
@@ -141,6 +163,10 @@ impl<S: Service> Inbox<S> {
             Verdict::Dead(death) => What::Dead(Box::new(record), death),
             Verdict::Stop(reason) => {
                 self.fatal = Some(reason);
+                return false;
+            }
+            Verdict::Unknown { .. } if !may_ask => {
+                self.peeked = Some(record);
                 return false;
             }
             Verdict::Unknown { schema, denied } => match self.unknown(schema, denied, record).await {

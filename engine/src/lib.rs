@@ -31,6 +31,7 @@ mod outbox;
 pub mod own_log;
 pub mod pool;
 mod processor;
+mod producer;
 mod publisher;
 #[cfg(test)]
 mod publisher_tests;
@@ -41,6 +42,7 @@ pub mod registry;
 pub mod run;
 pub mod service;
 mod shared;
+mod slots;
 pub mod status;
 mod store;
 mod timers;

@@ -40,10 +40,39 @@ pub struct PoolOptions {
     pub acquire_timeout: Duration,
     /// Unqualified names are looked up here, in this order.
     pub search_path: String,
+    /// How its statements are planned.
+    pub plans: Plans,
+}
+
+/// How Postgres plans the statements of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plans {
+    /// Once per connection, always along an index: for the statements of a batch, all of which go by key. A plan per
+    /// execution costs more than most of them; and a generic one is blind to the length of an array and may, made while
+    /// a table was empty, scan it ever after (PITFALLS P2.5), which is what forbidding scans prevents.
+    ByKey,
+    /// For each execution: for reads with filters.
+    Custom,
+}
+
+impl Plans {
+    fn cache_mode(self) -> &'static str {
+        match self {
+            Self::ByKey => "force_generic_plan",
+            Self::Custom => "force_custom_plan",
+        }
+    }
+
+    fn sequential_scans(self) -> &'static str {
+        match self {
+            Self::ByKey => "off",
+            Self::Custom => "on",
+        }
+    }
 }
 
 impl PoolOptions {
-    /// The usual options for processors.
+    /// The usual options.
     #[must_use]
     pub fn new(application: impl Into<String>, connections: u32) -> Self {
         Self {
@@ -51,6 +80,7 @@ impl PoolOptions {
             connections,
             acquire_timeout: Duration::from_secs(5),
             search_path: "engine, projection".to_owned(),
+            plans: Plans::Custom,
         }
     }
 }
@@ -72,8 +102,8 @@ pub async fn connect(url: &str, options: PoolOptions) -> anyhow::Result<PgPool> 
             ("tcp_keepalives_interval", &KEEPALIVE_INTERVAL_S.to_string()),
             ("tcp_keepalives_count", &KEEPALIVE_COUNT.to_string()),
             ("tcp_user_timeout", &TCP_USER_TIMEOUT_MS.to_string()),
-            // A generic plan is blind to the length of an array (PITFALLS P2.5).
-            ("plan_cache_mode", "force_custom_plan"),
+            ("plan_cache_mode", options.plans.cache_mode()),
+            ("enable_seqscan", options.plans.sequential_scans()),
         ]);
     wait_for(&connect).await;
     let pool = PgPoolOptions::new()

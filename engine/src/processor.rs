@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use events::time::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -130,7 +130,7 @@ impl<S: Service> Processor<S> {
             let now = self.clock.now();
             self.collect(now);
             if self.publisher.has_room(&progress) {
-                self.inbox.judge(self.limit).await;
+                self.inbox.judge(self.limit, true).await;
             }
             self.ask_for_ends(now);
             if let Err(error) = self.calls.start(progress.events_sequence(), now, self.timers.horizon()).await {
@@ -138,7 +138,12 @@ impl<S: Service> Processor<S> {
             }
             let window = self.timers.window(now).filter(|_| !self.inbox.is_blocked());
             if self.has_work(window, &progress) {
-                if let Err(ended) = self.commit(window, &progress).await {
+                let slot = Arc::clone(&self.shared).slots.take().await;
+                // What has come while it waited goes along.
+                if self.publisher.has_room(&progress) {
+                    self.inbox.judge(self.limit, false).await;
+                }
+                if let Err(ended) = self.commit(window, &progress, slot).await {
                     return ended;
                 }
             } else if let Some(reason) = self.inbox.fatal() {
@@ -186,10 +191,16 @@ impl<S: Service> Processor<S> {
 
     fn has_work(&self, window: Option<Window>, progress: &Progress) -> bool {
         let forgettable = progress.acked_batch > self.forgotten_batch && self.last_commit.elapsed() >= FORGET_AFTER;
-        !self.inbox.is_empty() || window.is_some() || self.calls.must_store() || forgettable
+        let due = self.inbox.due(self.limit).is_some_and(|due| due <= Instant::now());
+        due || window.is_some() || self.calls.must_store() || forgettable
     }
 
-    async fn commit(&mut self, window: Option<Window>, progress: &Progress) -> Result<(), Ended> {
+    async fn commit(
+        &mut self,
+        window: Option<Window>,
+        progress: &Progress,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<(), Ended> {
         let items = self.inbox.take(self.limit);
         let batch = Batch {
             window: window.filter(|_| !self.apart || items.is_empty()),
@@ -202,6 +213,7 @@ impl<S: Service> Processor<S> {
         };
         let started = Instant::now();
         let (batch, result) = batch::run(&self.shared, self.owned, batch).await;
+        drop(slot);
         match result {
             Ok(committed) => {
                 self.committed(batch, committed, started);
@@ -347,6 +359,9 @@ impl<S: Service> Processor<S> {
         }
         if progress.acked_batch > self.forgotten_batch {
             wait = wait.min(FORGET_AFTER.saturating_sub(self.last_commit.elapsed()));
+        }
+        if let Some(due) = self.inbox.due(self.limit) {
+            wait = wait.min(due.saturating_duration_since(Instant::now()));
         }
         let open = self.inbox.is_open() && self.publisher.has_room(progress);
         tokio::select! {

@@ -10,8 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::future_producer::DeliveryFuture;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +19,7 @@ use tracing::{info, warn};
 use crate::kafka::Kafka;
 use crate::outbox::{Left, Load, Progress, Row};
 use crate::own_log;
+use crate::producer::{Flight, Outgoing, Producer};
 use crate::record::{OutRecord, Output};
 use crate::store::OutputState;
 
@@ -142,7 +142,7 @@ struct Sender {
     progress: Progress,
     report: watch::Sender<Progress>,
     queue: VecDeque<Queued>,
-    producer: Option<FutureProducer>,
+    producer: Option<Producer>,
     /// Topics whose broker knows this producer: from then on it refuses what follows a gap. Before, it takes anything
     /// (KAFKA-15591), and a request that librdkafka has prepared behind a refused one is sent.
     known: [bool; 3],
@@ -159,7 +159,7 @@ fn place(output: Output) -> usize {
 impl Sender {
     async fn run(&mut self, mut inbox: mpsc::UnboundedReceiver<Row>) {
         // A fresh idempotent producer takes up to a second to get its ID: before the first record, not with it.
-        match self.config.create() {
+        match Producer::new(&self.config) {
             Ok(producer) => self.producer = Some(producer),
             Err(error) => warn!(%error, "no producer can be made yet"),
         }
@@ -236,7 +236,7 @@ impl Sender {
             match flight.await {
                 Ok(Ok(delivery)) if delivery.offset >= 0 => offsets.push(delivery.offset),
                 Ok(Ok(_)) => trouble = Some("delivered without an offset".to_owned()),
-                Ok(Err((error, _))) => trouble = Some(error.to_string()),
+                Ok(Err(error)) => trouble = Some(error.to_string()),
                 Err(_) => trouble = Some("the producer dropped the record".to_owned()),
             }
             if trouble.is_some() {
@@ -251,10 +251,10 @@ impl Sender {
     }
 
     /// Hands the leading records to librdkafka; fewer when its queue is full.
-    fn launch(&mut self, length: usize) -> Result<Vec<DeliveryFuture>, Trouble> {
+    fn launch(&mut self, length: usize) -> Result<Vec<Flight>, Trouble> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
-            None => self.config.create().map_err(|error| Trouble::Retry(error.to_string()))?,
+            None => Producer::new(&self.config).map_err(|error| Trouble::Retry(format!("{error:#}")))?,
         };
         let mut flights = Vec::with_capacity(length);
         for queued in self.queue.iter().take(length) {
@@ -262,22 +262,23 @@ impl Sender {
             let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(16), |headers, (key, value)| {
                 headers.insert(Header { key, value: Some(value) })
             });
-            let outgoing = FutureRecord::<[u8], [u8]> {
+            let outgoing: Outgoing<'_> = BaseRecord {
                 topic: &self.topics[place(record.output)],
                 partition: Some(self.partition),
                 payload: record.value.as_deref(),
                 key: record.key.as_deref(),
                 timestamp: None,
                 headers: Some(headers),
+                delivery_opaque: (),
             };
-            match producer.send_result(outgoing) {
+            match producer.send(outgoing) {
                 Ok(flight) => flights.push(flight),
-                Err((error, _))
+                Err(error)
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) && !flights.is_empty() =>
                 {
                     break;
                 }
-                Err((error, _)) => return Err(Trouble::Retry(error.to_string())),
+                Err(error) => return Err(Trouble::Retry(error.to_string())),
             }
         }
         self.producer = Some(producer);
@@ -340,14 +341,11 @@ impl Sender {
         self.report.send_replace(self.progress.clone());
     }
 
-    /// Dropping a producer blocks while it purges, so not on a worker of the runtime.
+    /// Purging blocks, so not on a worker of the runtime.
     fn discard_producer(&mut self) {
         self.known = [false; 3];
         if let Some(producer) = self.producer.take() {
-            tokio::task::spawn_blocking(move || {
-                producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-                drop(producer);
-            });
+            tokio::task::spawn_blocking(move || producer.purge());
         }
     }
 }
@@ -355,7 +353,7 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         if let Some(producer) = self.producer.take() {
-            std::thread::spawn(move || drop(producer));
+            std::thread::spawn(move || producer.purge());
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::rebuild;
 use crate::registry::Registry;
 use crate::service::Service;
 use crate::shared::{EFFECTS_IN_FLIGHT_MAX, Resume, Settings, Shared};
+use crate::slots::Slots;
 use crate::status::{Readiness, Status};
 use crate::wait::Acked;
 
@@ -87,6 +88,7 @@ impl Engine {
             instance: parts.settings.instance.clone(),
             service: parts.service,
             kafka: parts.kafka,
+            slots: Slots::new(parts.pool.clone(), parts.settings.batches_at_once),
             pool: parts.pool,
             codec: parts.codec,
             registry: parts.registry,

@@ -18,6 +18,7 @@ use crate::own_log;
 use crate::record::Output;
 use crate::registry::Registry;
 use crate::service::{Description, Service};
+use crate::slots::Slots;
 use crate::status::Status;
 use crate::store;
 use crate::timers::Ends;
@@ -35,13 +36,22 @@ pub struct Settings {
     pub timer_grace: Duration,
     /// Most inputs of one batch.
     pub batch_max: usize,
+    /// Batches of this process that run at once.
+    pub batches_at_once: usize,
 }
 
 impl Settings {
     /// The normal settings for a process of this name.
     #[must_use]
     pub fn new(instance: impl Into<String>) -> Self {
-        Self { instance: instance.into(), timer_grace: Duration::from_secs(60), batch_max: 500 }
+        // Postgres, Kafka and the other services want the rest of the cores.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            instance: instance.into(),
+            timer_grace: Duration::from_secs(60),
+            batch_max: 500,
+            batches_at_once: cores.div_ceil(4),
+        }
     }
 }
 
@@ -65,6 +75,7 @@ pub(crate) struct Shared<S: Service> {
     pub(crate) status: Status,
     pub(crate) meters: Meters,
     pub(crate) effects: Arc<Semaphore>,
+    pub(crate) slots: Slots,
     pub(crate) resume: Resume,
 }
 

@@ -22,7 +22,7 @@ use engine::barriers::Barriers;
 use engine::kafka::Kafka;
 use engine::lease::IdIssuer;
 use engine::migrate::{MigrationSet, Schema, migrate};
-use engine::pool::{self, PoolOptions};
+use engine::pool::{self, Plans, PoolOptions};
 use engine::registry::Registry;
 use engine::service::Service;
 use engine::status::ProcessorStatus;
@@ -160,7 +160,8 @@ async fn start<P: Program>(
 ) -> anyhow::Result<Running> {
     let url = settings.database_url.reveal();
     let instance = format!("{name}@{}/{}", settings.http_addr, std::process::id());
-    let processors = pool::connect(url, PoolOptions::new(instance.as_str(), PROCESSOR_CONNECTIONS)).await?;
+    let by_key = PoolOptions { plans: Plans::ByKey, ..PoolOptions::new(instance.as_str(), PROCESSOR_CONNECTIONS) };
+    let processors = pool::connect(url, by_key).await?;
     let http =
         PoolOptions { acquire_timeout: HTTP_ACQUIRE, ..PoolOptions::new(format!("{name} http"), HTTP_CONNECTIONS) };
     let http = pool::connect(url, http).await?;

@@ -1,5 +1,8 @@
 //! How the parts are wired: what `host` is told about this service.
 
+use std::process::ExitCode;
+
+use edge::config::Reader;
 use edge::routes::Routes;
 use engine::migrate::MigrationSet;
 use host::run::EDGE_MIGRATIONS;
@@ -44,6 +47,16 @@ impl Program for NotifyProgram {
     fn routes(&self, ready: Ready<Notices>) -> impl Fn() -> Routes + Clone + Send + 'static {
         http::routes(ready)
     }
+}
+
+/// The process: settings from the environment, then the service until it is told to stop.
+#[must_use]
+pub fn main() -> ExitCode {
+    host::main(DESCRIPTION.name, async {
+        let config = Config::read(Reader::from_env())?;
+        edge::telemetry::init(&config.common.log)?;
+        run(config).await
+    })
 }
 
 /// Runs the service until it is told to stop.

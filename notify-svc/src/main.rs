@@ -1,17 +1,7 @@
-//! How the process starts.
+//! How the process starts. All of it is in the library, so that it is compiled once.
 
 use std::process::ExitCode;
 
-use edge::config::Reader;
-use notify_svc::{app, config::Config};
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    host::exit("notify-svc", start().await)
-}
-
-async fn start() -> anyhow::Result<()> {
-    let config = Config::read(Reader::from_env())?;
-    edge::telemetry::init(&config.common.log)?;
-    app::run(config).await
+fn main() -> ExitCode {
+    notify_svc::app::main()
 }

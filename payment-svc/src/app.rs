@@ -1,8 +1,10 @@
 //! How the parts are wired: what `host` is told about this service.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use edge::config::Reader;
 use edge::rotation::Rotating;
 use edge::routes::Routes;
 use edge::signature::Secrets;
@@ -57,6 +59,16 @@ impl Program for PaymentProgram {
     fn routes(&self, ready: Ready<Payments>) -> impl Fn() -> Routes + Clone + Send + 'static {
         http::routes(ready, Arc::clone(&self.secrets))
     }
+}
+
+/// The process: settings from the environment, then the service until it is told to stop.
+#[must_use]
+pub fn main() -> ExitCode {
+    host::main(DESCRIPTION.name, async {
+        let config = Config::read(Reader::from_env())?;
+        edge::telemetry::init(&config.common.log)?;
+        run(config).await
+    })
 }
 
 /// Runs the service until it is told to stop.

@@ -1,5 +1,7 @@
 //! In order per key, once, whatever comes twice; and what stops a reader.
 
+use std::time::{Duration, Instant};
+
 use crate::support::{PARTITIONS, eventually};
 use crate::toy::{Act, COMMAND, COMMANDS, FOREIGN, NAME, NEWS};
 use crate::world::{SOON, World, home, key_of};
@@ -78,6 +80,33 @@ async fn repeats_of_a_foreign_event_are_dropped() {
     }
     world.news(key, Act::Add(5)).await;
     world.applied(key, &["news 1: add 1", "news 2: add 1", "news 3: add 1", "news 4: add 5"]).await;
+    instance.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_change_nothing_wait_for_company() {
+    let world = World::new().await;
+    let key = key_of(0, 0);
+    let instance = world.start().await;
+    world.news(key, Act::Add(1)).await;
+    world.applied(key, &["news 1: add 1"]).await;
+    let batches = "SELECT batch FROM processors WHERE partition = 0";
+    let (before, begun) = (world.count(batches).await, Instant::now());
+    let mut last = 0;
+    for _ in 0..50 {
+        last = world.news_again(key, 1, Act::Add(1)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    eventually(SOON, async || {
+        let next = world.count("SELECT next_offset FROM positions WHERE partition = 0 AND topic LIKE '%other.events'");
+        let next = next.await;
+        if next == last + 1 { Ok(()) } else { Err(format!("read up to {next} of {}", last + 1)) }
+    })
+    .await;
+    let most = i64::try_from(begun.elapsed().as_millis()).unwrap() / 100 + 2;
+    let batches = world.count(batches).await - before;
+    assert!(batches <= most, "{batches} batches for 50 repeats, at most {most}");
     instance.stop().await;
     world.finish().await;
 }

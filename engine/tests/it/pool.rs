@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::pool::{self, PoolOptions, is_record_fault};
+use engine::pool::{self, Plans, PoolOptions, is_record_fault};
 use rand::RngExt;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +27,40 @@ async fn every_limit_is_in_force() {
         // Over a Unix socket there is no TCP to watch.
         assert!(found == value || (name.starts_with("tcp_") && found == "0"), "{name} is {found}, not {value}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_made_for_an_empty_table_goes_along_the_index_when_it_is_full() {
+    let (database, _) = Database::migrated().await;
+    let options = PoolOptions { plans: Plans::ByKey, ..PoolOptions::new("test", 1) };
+    let pool = pool::connect(&database.url, options).await.unwrap();
+    let mut conn = pool.acquire().await.unwrap();
+    let taken = "SELECT command_id FROM commands WHERE command_id = ANY($1)";
+    for round in 0..10 {
+        let found: Vec<(i64,)> = sqlx::query_as(taken).bind(vec![1_i64, 2]).fetch_all(&mut *conn).await.unwrap();
+        assert_eq!(found.len(), if round == 0 { 0 } else { 2 });
+        if round == 0 {
+            conn.execute(
+                "INSERT INTO commands (command_id, partition, sequence, event_type, subject, at)
+                 SELECT n, 0, n, 'x', n, now() FROM generate_series(1, 20000) AS n",
+            )
+            .await
+            .unwrap();
+            // Making the indexes scanned it too.
+            conn.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+            conn.execute("SELECT pg_stat_reset_single_table_counters('commands'::regclass)").await.unwrap();
+        }
+    }
+    conn.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+    let (scans, generic): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'commands'),
+                (SELECT generic_plans FROM pg_prepared_statements WHERE statement = $1)",
+    )
+    .bind(taken)
+    .fetch_one(&mut *conn)
+    .await
+    .unwrap();
+    assert_eq!((scans, generic), (0, 10), "scans of the table, executions without a plan of their own");
 }
 
 /// Transactions open on the other connections to this database, seen from outside: one cannot tell it of itself.

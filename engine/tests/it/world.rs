@@ -12,7 +12,7 @@ use engine::fold::Fold;
 use engine::kafka::Kafka;
 use engine::lease::IdIssuer;
 use engine::own_log::{self, Reader};
-use engine::pool::{self, PoolOptions};
+use engine::pool::{self, Plans, PoolOptions};
 use engine::rebuild::{self, Report};
 use engine::record::Record;
 use engine::registry::Registry;
@@ -358,7 +358,8 @@ impl World {
 
 impl Instance {
     pub(crate) async fn launch(toy: Toy, launch: Launch, registry: &str) -> anyhow::Result<Self> {
-        let options = PoolOptions { acquire_timeout: Duration::from_secs(1), ..PoolOptions::new("toy", 4) };
+        let options =
+            PoolOptions { acquire_timeout: Duration::from_secs(1), plans: Plans::ByKey, ..PoolOptions::new("toy", 4) };
         let pool = pool::connect(&launch.url, options).await?;
         let parts = Parts {
             service: Arc::new(toy),

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::target::{Target, customer, customers};
 
 /// Requests at once; also the number of connections that are kept.
-pub(crate) const CONNECTIONS: usize = 64;
+pub(crate) const CONNECTIONS: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// POSTs.

@@ -27,6 +27,11 @@ const IN_FLIGHT: usize = 64;
 const PIECES: i64 = 1_000_000;
 const PRICE: i64 = 250;
 
+/// Enough for full batches in all processors of four services.
+const LOG_IN_FLIGHT: usize = 8_000;
+/// More than the connections, so that none is idle.
+const HTTP_IN_FLIGHT: usize = 1_000;
+
 pub(crate) async fn run(settings: &Settings, out: Output, args: Bench) -> anyhow::Result<ExitCode> {
     let target = target(settings).await?;
     let progress = Progress::new(out);
@@ -56,9 +61,14 @@ pub(crate) async fn run(settings: &Settings, out: Output, args: Bench) -> anyhow
 
 fn options(args: &Bench) -> anyhow::Result<Options> {
     anyhow::ensure!(args.orders > 0, "--orders must be at least 1");
-    anyhow::ensure!(args.in_flight > 0, "--in-flight must be at least 1");
+    let usual = match args.by {
+        By::Log => LOG_IN_FLIGHT,
+        By::Http => HTTP_IN_FLIGHT,
+    };
+    let in_flight = args.in_flight.unwrap_or(usual);
+    anyhow::ensure!(in_flight > 0, "--in-flight must be at least 1");
     let load = match args.rate {
-        None => Load::Closed { in_flight: args.in_flight },
+        None => Load::Closed { in_flight },
         Some(rate) if rate.is_finite() && rate > 0.0 => Load::Open { per_second: rate },
         Some(_) => anyhow::bail!("--rate must be above 0"),
     };
@@ -172,7 +182,7 @@ mod tests {
     use super::*;
 
     fn args(rate: Option<f64>) -> Bench {
-        Bench { by: By::Log, orders: 10, rate, gateway: None, in_flight: 5, baseline_seconds: 0 }
+        Bench { by: By::Log, orders: 10, rate, gateway: None, in_flight: Some(5), baseline_seconds: 0 }
     }
 
     #[test]

@@ -314,9 +314,9 @@ pub(crate) struct Bench {
     /// Restart payment-svc with this gateway adapter, and put it back at the end
     #[arg(long)]
     pub(crate) gateway: Option<Adapter>,
-    /// Without --rate: orders that are started and not yet final
-    #[arg(long, default_value_t = 1_000)]
-    pub(crate) in_flight: usize,
+    /// Without --rate: orders that are started and not yet final [default: 8000 with log, 1000 with http]
+    #[arg(long)]
+    pub(crate) in_flight: Option<usize>,
     /// Seconds of pgbench; 0 leaves the baseline out
     #[arg(long, default_value_t = 10)]
     pub(crate) baseline_seconds: u32,

@@ -73,7 +73,7 @@ pub(crate) struct Verify {
     /// Only what needs no servers
     #[arg(long, conflicts_with = "full")]
     pub(crate) quick: bool,
-    /// The long runs too
+    /// The long runs too, and the services as built for release
     #[arg(long)]
     pub(crate) full: bool,
     /// Only these layers

@@ -179,11 +179,14 @@ impl Run<'_> {
             .context("no free range of 300 ports between 24000 and 31000 for the servers of the tests")?;
         let settings = Settings::new(Some(base))?;
         let programs = sources::provide(&self.layout, &settings, self.options.no_root, &self.status)?;
-        let binaries = if e2e {
+        if e2e {
             sources::provide_pip(&self.layout, self.options.no_root, &self.status)?;
+        }
+        // Debug programs find overflows, and are built for the tests anyway.
+        let binaries = if e2e && self.options.full {
             binaries::release(&self.layout, true, &self.status)?
         } else {
-            let built = binaries::build(&self.layout, &["build", "--workspace", "--bins"], "simulators", &self.status)?;
+            let built = binaries::build(&self.layout, &["build", "--workspace", "--bins"], "programs", &self.status)?;
             built.into_iter().map(|binary| (binary.target, binary.path)).collect()
         };
         let simulators = binary(&binaries, "simulators")?;
