@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::oneshot;
+use tracing::{debug, error};
 
 /// One turn of the thread; it spins for up to a millisecond at the end of each. A dropped producer is gone after this.
 const TURN: Duration = Duration::from_secs(1);
@@ -37,7 +38,19 @@ pub(crate) type Outgoing<'a> = BaseRecord<'a, [u8], [u8], ()>;
 
 struct Reports;
 
-impl ClientContext for Reports {}
+impl ClientContext for Reports {
+    /// Its warnings are about settings that are meant; what cannot be done is an error.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                error!(facility, message, "librdkafka");
+            }
+            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                debug!(facility, message, "librdkafka");
+            }
+        }
+    }
+}
 
 impl ProducerContext for Reports {
     type DeliveryOpaque = Reply;
