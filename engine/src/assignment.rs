@@ -131,11 +131,15 @@ impl<S: Service> Supervisor<S> {
                 }
                 Ended::Stopped(reason) => {
                     error!(kafka.partition = self.partition, reason, "the processor has stopped");
+                    // What was wished while it was not stopped is no wish for this stop.
+                    self.shared.forget_resume(self.partition);
                     self.shared.status.set(self.partition, State::Stopped, Some(reason));
                     tokio::select! {
                         () = self.stop.cancelled() => return,
                         () = self.shared.resumed(self.partition) => backoff = BACKOFF_MIN,
                     }
+                    let reason = "an operator let it go on".to_owned();
+                    self.shared.status.set(self.partition, State::Preparing, Some(reason));
                 }
             }
             let Some(again) = self.assign_anew().await else {

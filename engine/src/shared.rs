@@ -108,6 +108,11 @@ impl<S: Service> Shared<S> {
         format!("cargo orderctl rebuild {}", self.description.name)
     }
 
+    /// Forgets what an operator wished of a processor.
+    pub(crate) fn forget_resume(&self, partition: i32) {
+        self.resume.take(partition);
+    }
+
     /// Waits until an operator resumes a stopped processor.
     pub(crate) async fn resumed(&self, partition: i32) {
         loop {

@@ -117,15 +117,26 @@ async fn a_hole_in_a_foreign_sequence_stops_its_reader_and_no_other() {
     let (key, other) = (key_of(0, 0), key_of(1, 0));
     let instance = world.start().await;
     world.news(key, Act::Add(1)).await;
+    world.applied(key, &["news 1: add 1"]).await;
+    // A wish from before the stop is none for it: the processor is not assigned anew.
+    instance.engine.resume(home(key));
+    let epoch = "SELECT epoch FROM processors WHERE partition = 0";
+    let before = world.count(epoch).await;
     world.news_again(key, 3, Act::Add(3)).await;
     let topic = world.kafka.topic(FOREIGN);
     instance.says(&format!("a hole in {topic}/0: sequence 3 follows 1 at offset 1")).await;
     world.news(other, Act::Add(7)).await;
     world.applied(other, &["news 1: add 7"]).await;
     world.applied(key, &["news 1: add 1"]).await;
+    assert_eq!(world.count(epoch).await, before);
 
     // An operator who resumes it too early learns the same again.
     instance.engine.resume(home(key));
+    eventually(SOON, async || {
+        let now = world.count(epoch).await;
+        if now > before { Ok(()) } else { Err("it is not assigned anew") }
+    })
+    .await;
     instance.says("sequence 3 follows 1").await;
     instance.stop().await;
     world.finish().await;
@@ -230,6 +241,7 @@ async fn a_record_that_says_it_is_another_type_is_not_applied() {
     world.raw(COMMANDS, 0, Some(key.to_string().as_bytes()), Some(value.as_bytes()), &said).await;
     let id = world.command(key, Act::Add(2)).await;
     world.applied(key, &[&format!("command {id}: add 2")]).await;
+    world.settled().await;
     assert_eq!(world.log("toy-svc.dlq").await.len(), 1);
 
     let value = format!(r#"{{"type":"{NEWS}","key":{other},"id":1,"act":{{"add":1}}}}"#);
