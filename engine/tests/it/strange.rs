@@ -154,6 +154,7 @@ async fn a_schema_that_only_the_registry_knows_waits_for_an_upgrade() {
     wiremock::Mock::given(wiremock::matchers::any()).respond_with(denied).mount(&registry).await;
     world.applied(key, &[&format!("command {behind}: add 1")]).await;
     instance.live(2).await;
+    world.settled().await;
     assert_eq!(world.log("toy-svc.dlq").await.len(), 1);
     instance.stop().await;
     world.finish().await;
