@@ -158,15 +158,14 @@ impl Stack {
     /// The variables with which orderctl finds this stack.
     #[must_use]
     pub fn tool_environment(&self) -> BTreeMap<String, String> {
-        let stack = self.folder.path().join("stack.json");
         BTreeMap::from([
-            ("ORDERLOG_STACK".to_owned(), stack.display().to_string()),
+            ("ORDERLOG_STACK".to_owned(), self.stack_file().display().to_string()),
             ("ORDERLOG_KAFKA".to_owned(), self.kafka.clone()),
             ("ORDERLOG_REGISTRY".to_owned(), self.registry.clone()),
             ("ORDERLOG_TOPIC_PREFIX".to_owned(), self.prefix.clone()),
             ("ORDERLOG_PARTITIONS".to_owned(), PARTITIONS.to_string()),
             ("ORDERLOG_SINK".to_owned(), self.sink.clone()),
-            ("ORDERLOG_SIGNING_KEY".to_owned(), self.folder.path().join("signing.pem").display().to_string()),
+            ("ORDERLOG_SIGNING_KEY".to_owned(), self.signing_key_file().display().to_string()),
         ])
     }
 
@@ -194,7 +193,7 @@ impl Stack {
             "postgres_admin": server("ORDERLOG_TEST_POSTGRES"), "gateway": self.gateway, "sink": self.sink,
             "topic_prefix": self.prefix, "partitions": PARTITIONS, "services": services, "processes": {},
         });
-        std::fs::write(self.folder.path().join("stack.json"), stack.to_string())?;
+        std::fs::write(self.stack_file(), stack.to_string())?;
         Ok(())
     }
 

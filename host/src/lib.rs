@@ -7,11 +7,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-/// For librdkafka's memory too: records come and go between its threads and ours, where glibc's allocator took a third of
-/// the services' time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 pub mod run;
 pub mod settings;
 
