@@ -13,7 +13,7 @@ use actix_web::http::StatusCode;
 use engine::append::{AppendError, NewRecord};
 use engine::clock;
 use engine::wait::Decided;
-use events::envelope::Envelope;
+use events::envelope::{Envelope, Headers};
 use events::id::CommandId;
 use events::record::CommandRef;
 use events::time::Timestamp;
@@ -141,7 +141,7 @@ impl Commands {
             fingerprint,
             subject: ids.subject,
             command_id: ids.command_id.0,
-            headers: pack(self.headers(ids, &draft, intent.facts.trace)),
+            headers: pack(&self.headers(ids, &draft, intent.facts.trace)),
             value: draft.value,
         };
         let (commands, answer) = (self.clone(), intent.answer);
@@ -338,8 +338,6 @@ impl Commands {
     }
 }
 
-type Headers = Vec<(String, Vec<u8>)>;
-
 fn replay(known: Known, answer: fn(Ids) -> Answer) -> Accepted {
     let ids = Ids { subject: known.subject, command_id: CommandId(known.command_id) };
     let answer = match known.answer {
@@ -363,8 +361,8 @@ fn away(error: GroupError) -> Problem {
 }
 
 /// Headers as they are kept in the row: every value is text.
-fn pack(headers: Headers) -> String {
-    let texts = headers.into_iter().map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()));
+fn pack(headers: &Headers) -> String {
+    let texts = headers.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)));
     serde_json::to_string(&texts.collect::<Vec<_>>()).expect("a list of texts is JSON")
 }
 
@@ -373,5 +371,5 @@ fn unpack(packed: &str) -> Result<Headers, Problem> {
         tracing::error!(%error, "the headers of a stored command cannot be read");
         Problem::internal()
     })?;
-    Ok(texts.into_iter().map(|(name, value)| (name, value.into_bytes())).collect())
+    Ok(texts.into_iter().collect())
 }

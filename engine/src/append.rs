@@ -5,14 +5,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::message::{Header, OwnedHeaders};
+use events::envelope::Headers;
 use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::warn;
 
 use crate::clock;
 use crate::kafka::{INPUT_BYTES_MAX, Kafka};
-use crate::producer::{Outgoing, Producer};
+use crate::producer::{Outgoing, Producer, owned};
 
 /// A caller waits this long for Kafka.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ pub struct NewRecord {
     /// Decimal text of the aggregate's ID.
     pub key: String,
     /// CloudEvents headers.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
     /// Avro in the wire format.
     pub value: Vec<u8>,
 }
@@ -93,7 +93,7 @@ impl Appender {
     /// # Errors
     /// [`AppendError`]; with `Unavailable` the record may be in the log.
     pub async fn append(&self, record: NewRecord) -> Result<Appended, AppendError> {
-        let header_bytes: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        let header_bytes = record.headers.bytes() + 8 * record.headers.len();
         if record.value.len() + header_bytes + FRAMING_BYTES > INPUT_BYTES_MAX {
             return Err(AppendError::TooLarge);
         }
@@ -106,9 +106,7 @@ impl Appender {
 
     async fn send(&self, record: &NewRecord) -> Result<Appended, AppendError> {
         let topic = self.kafka.topic(record.topic);
-        let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(12), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value) })
-        });
+        let headers = owned(&record.headers);
         let (generation, flight) = loop {
             let (generation, producer) = self.current();
             let outgoing: Outgoing<'_> = BaseRecord::to(&topic)

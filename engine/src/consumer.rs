@@ -33,6 +33,8 @@ pub(crate) type Group<S> = BaseConsumer<GroupContext<S>>;
 /// What librdkafka calls back.
 pub(crate) struct GroupContext<S: Service> {
     shared: Arc<Shared<S>>,
+    /// Of the input topics, for all records to share.
+    names: Vec<Arc<str>>,
     runtime: Handle,
     control: ControlSender,
     routes: Mutex<Routes>,
@@ -54,7 +56,8 @@ struct Routes {
 
 impl<S: Service> GroupContext<S> {
     pub(crate) fn new(shared: Arc<Shared<S>>, runtime: Handle, control: ControlSender) -> Self {
-        Self { shared, runtime, control, routes: Mutex::new(Routes::default()) }
+        let names = shared.inputs.iter().map(|name| name.as_str().into()).collect();
+        Self { shared, names, runtime, control, routes: Mutex::new(Routes::default()) }
     }
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
@@ -288,7 +291,7 @@ pub(crate) fn poll<S: Service>(
         match consumer.poll(POLL) {
             None => {}
             Some(Ok(message)) => {
-                let record = Record::copy(&message);
+                let record = Record::copy(&message, &context.names);
                 context.route(consumer, record);
             }
             Some(Err(error)) => report(consumer, &context, &error)?,

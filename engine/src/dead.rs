@@ -47,7 +47,7 @@ pub(crate) fn letter(scribe: Scribe<'_>, id: i64, sequence: i64, record: &Record
     let mut headers = envelope.headers();
     let now = scribe.now.to_string();
     let failure: [(&str, String); 13] = [
-        ("topic", record.topic.clone()),
+        ("topic", record.topic.to_string()),
         ("partition", record.partition.to_string()),
         ("offset", record.offset.to_string()),
         ("timestamp", record.timestamp.to_string()),
@@ -61,13 +61,15 @@ pub(crate) fn letter(scribe: Scribe<'_>, id: i64, sequence: i64, record: &Record
         ("last-at", now),
         ("attempts", "1".to_owned()),
     ];
-    headers.extend(failure.map(|(name, value)| (format!("failure-{name}"), value.into_bytes())));
+    for (name, value) in failure {
+        headers.put(&format!("failure-{name}"), value);
+    }
     if record.value.is_none() {
-        headers.push(("original-null".to_owned(), b"true".to_vec()));
+        headers.put("original-null", true);
     }
     let (key, value) = (fitting(record.key.as_ref(), &mut headers, "key"), record.value.as_ref());
     let value = fitting(value, &mut headers, "value");
-    headers.extend(originals(&record.headers));
+    originals(&record.headers, &mut headers);
     OutRecord { output: Output::Dlq, sequence, key, value, headers }
 }
 
@@ -76,25 +78,23 @@ fn fitting(bytes: Option<&Vec<u8>>, headers: &mut Headers, what: &str) -> Option
     let bytes = bytes?;
     let most = if what == "key" { KEY_BYTES_MAX } else { VALUE_BYTES_MAX };
     if bytes.len() > most {
-        headers.push((format!("original-{what}-bytes"), bytes.len().to_string().into_bytes()));
+        headers.put(&format!("original-{what}-bytes"), bytes.len());
     }
     Some(bytes[..bytes.len().min(most)].to_vec())
 }
 
-/// The original headers, as many as fit.
-fn originals(headers: &Headers) -> Headers {
+/// Adds the original headers, as many as fit.
+fn originals(originals: &Headers, headers: &mut Headers) {
     let mut left = ORIGINAL_HEADER_BYTES_MAX;
-    let mut kept = Vec::with_capacity(headers.len());
-    for (name, value) in headers {
+    for (name, value) in originals.iter() {
         let bytes = name.len() + value.len() + 16;
         if bytes > left {
-            kept.push(("original-headers-cut".to_owned(), b"true".to_vec()));
+            headers.put("original-headers-cut", true);
             break;
         }
         left -= bytes;
-        kept.push((format!("original-{name}"), value.clone()));
+        headers.push(&format!("original-{name}"), value);
     }
-    kept
 }
 
 fn bounded(text: &str, bytes_max: usize) -> String {
@@ -111,13 +111,13 @@ mod tests {
 
     fn record() -> Record {
         Record {
-            topic: "order.commands".to_owned(),
+            topic: "order.commands".into(),
             partition: 3,
             offset: 42,
             timestamp: Timestamp(0),
             key: Some(b"7".to_vec()),
             value: Some(b"garbage".to_vec()),
-            headers: vec![("ce_id".to_owned(), b"9".to_vec()), ("x".to_owned(), vec![0xff])],
+            headers: Headers::from_iter([("ce_id", &b"9"[..]), ("x", &[0xff])]),
         }
     }
 
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(text("failure-code"), Some("NOT_AVRO"));
         assert_eq!(text("ce_cause"), Some("order.commands/3/42/"));
         assert_eq!(text("ce_sequence"), Some("0000000000000000006"));
-        assert!(letter.headers.contains(&("original-x".to_owned(), vec![0xff])));
+        assert_eq!(letter.headers.get("original-x"), Some(&[0xff][..]));
         assert_eq!(text("content-type"), None);
     }
 
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_letter_is_never_larger_than_its_topic_takes() {
-        let headers = vec![("big".to_owned(), vec![b'x'; 31_000])];
+        let headers = Headers::from_iter([("big", vec![b'x'; 31_000])]);
         let huge = Record { headers, value: Some(vec![7; 3_000_000]), key: Some(vec![b'9'; 100_000]), ..record() };
         let letter = die(&huge);
         assert!(letter.bytes() < crate::kafka::RECORD_BYTES_MAX, "{}", letter.bytes());
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn headers_are_bounded() {
-        let headers = vec![("big".to_owned(), vec![b'x'; 40_000])];
+        let headers = Headers::from_iter([("big", vec![b'x'; 40_000])]);
         let letter = die(&Record { headers, ..record() });
         assert_eq!(envelope::text(&letter.headers, "original-headers-cut"), Some("true"));
     }

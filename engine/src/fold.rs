@@ -124,9 +124,9 @@ impl<S: Service> Fold<'_, S> {
         let topics = self.topics();
         let mut events = Vec::new();
         for record in records {
-            let index = topics.iter().position(|topic| *topic == record.topic).context("a foreign topic")?;
+            let index = topics.iter().position(|topic| **topic == *record.topic).context("a foreign topic")?;
             let Some(sequence) = envelope::sequence(&record.headers) else {
-                folded.strange.push((record.topic, record.partition, record.offset));
+                folded.strange.push((record.topic.to_string(), record.partition, record.offset));
                 continue;
             };
             let state = folded.partitions.entry(partition).or_default();
@@ -217,11 +217,11 @@ fn note_cause(state: &mut FoldedPartition, record: &Record) {
     let cause = envelope::text(&record.headers, name::CAUSE).and_then(|text| text.parse().ok());
     if let Some(Cause::Record(position)) = cause {
         if let Some(sequence) = position.sequence {
-            let behind = state.sequenced.entry(position.topic.clone()).or_insert(0);
+            let behind = state.sequenced.entry(position.topic.to_string()).or_insert(0);
             *behind = (*behind).max(position.offset + 1);
-            move_place(&mut state.places, position.topic, position.offset, sequence);
+            move_place(&mut state.places, position.topic.to_string(), position.offset, sequence);
         } else {
-            move_place(&mut state.places, position.topic, position.offset, 0);
+            move_place(&mut state.places, position.topic.to_string(), position.offset, 0);
         }
     }
 }
@@ -242,20 +242,19 @@ fn note_id(marks: &mut HashMap<u8, u64>, record: &Record) {
 
 #[cfg(test)]
 mod tests {
+    use events::envelope::Headers;
+
     use super::*;
 
     fn record(cause: &str, id: i64) -> Record {
         Record {
-            topic: "order.events".to_owned(),
+            topic: "order.events".into(),
             partition: 0,
             offset: 0,
             timestamp: Timestamp(0),
             key: None,
             value: None,
-            headers: vec![
-                (name::CAUSE.to_owned(), cause.as_bytes().to_vec()),
-                (name::ID.to_owned(), id.to_string().into_bytes()),
-            ],
+            headers: Headers::from_iter([(name::CAUSE, cause), (name::ID, &id.to_string())]),
         }
     }
 

@@ -141,7 +141,7 @@ impl<S: Service> Inbox<S> {
 
     /// False when this record keeps everything behind it.
     async fn take_in(&mut self, record: Record, may_ask: bool) -> bool {
-        let Some(topic) = self.shared.inputs.iter().position(|name| *name == record.topic) else {
+        let Some(topic) = self.shared.inputs.iter().position(|name| **name == *record.topic) else {
             return true;
         };
         let place = self.reading[topic];

@@ -3,6 +3,8 @@
 //! Pure: the same record at the same place in the same topic is always judged alike. Asking the registry about an
 //! unknown schema and stopping are the processor's.
 
+use std::sync::Arc;
+
 use events::codec::{Codec, DecodeError};
 use events::envelope::{self, Position};
 use events::partition::partition_of;
@@ -217,7 +219,7 @@ fn input<I>(record: &Record, decoded: crate::service::Decoded<I>, sequence: Opti
 
 /// Where a record lies.
 pub(crate) fn position(record: &Record, sequence: Option<i64>) -> Position {
-    Position { topic: record.topic.clone(), partition: record.partition, offset: record.offset, sequence }
+    Position { topic: Arc::clone(&record.topic), partition: record.partition, offset: record.offset, sequence }
 }
 
 fn key_number(record: &Record) -> Option<i64> {

@@ -4,6 +4,7 @@
 //! Blocking, with consumers that join no group: call it from a blocking thread.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -28,8 +29,10 @@ pub type Partition = (String, i32);
 /// Reads partitions from given offsets up to given ends, in order within each.
 pub struct Reader {
     consumer: BaseConsumer,
+    /// Of the topics that are read.
+    names: Vec<Arc<str>>,
     /// Where each partition stands and where it ends.
-    open: HashMap<Partition, (i64, i64)>,
+    open: HashMap<(Arc<str>, i32), (i64, i64)>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -46,15 +49,20 @@ impl Reader {
     pub fn open(kafka: &Kafka, ranges: &[(Partition, i64, i64)]) -> anyhow::Result<Self> {
         let consumer: BaseConsumer = kafka.reader_config().create().context("making a reader")?;
         let mut list = TopicPartitionList::new();
-        let mut open = HashMap::new();
+        let (mut names, mut open) = (Vec::<Arc<str>>::new(), HashMap::new());
         for ((topic, partition), from, end) in ranges {
             if from < end {
                 list.add_partition_offset(topic, *partition, Offset::Offset(*from))?;
-                open.insert((topic.clone(), *partition), (*from, *end));
+                let known = names.iter().find(|name| ***name == **topic).cloned();
+                let name = known.unwrap_or_else(|| {
+                    names.push(topic.as_str().into());
+                    Arc::clone(&names[names.len() - 1])
+                });
+                open.insert((name, *partition), (*from, *end));
             }
         }
         consumer.assign(&list)?;
-        Ok(Self { consumer, open })
+        Ok(Self { consumer, names, open })
     }
 
     /// The next record of any partition; `None` when all ends are reached.
@@ -74,9 +82,9 @@ impl Reader {
                 None => {}
                 Some(Err(error)) => return Err(error).context("reading the log"),
                 Some(Ok(message)) => {
-                    let record = Record::copy(&message);
+                    let record = Record::copy(&message, &self.names);
                     drop(message);
-                    let place = (record.topic.clone(), record.partition);
+                    let place = (Arc::clone(&record.topic), record.partition);
                     let Some((next, end)) = self.open.get_mut(&place) else {
                         continue;
                     };
@@ -97,7 +105,7 @@ impl Reader {
 
     fn drop_finished(&mut self) -> anyhow::Result<()> {
         for element in self.consumer.position()?.elements() {
-            let place = (element.topic().to_owned(), element.partition());
+            let place = (element.topic().into(), element.partition());
             if let (Offset::Offset(position), Some((_, end))) = (element.offset(), self.open.get(&place))
                 && position >= *end
             {
@@ -187,7 +195,7 @@ pub(crate) fn compare(
     }
     let mut reader = Reader::open(kafka, &ranges)?;
     while let Some(record) = reader.next()? {
-        let index = topics.iter().position(|topic| *topic == record.topic).expect("only own topics are read");
+        let index = topics.iter().position(|topic| **topic == *record.topic).expect("only own topics are read");
         let sequence = envelope::sequence(&record.headers);
         let state = states[index];
         if record.offset == state.acked_offset && sequence != Some(state.acked_sequence) {

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use events::envelope::Headers;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::oneshot;
@@ -35,6 +36,13 @@ type Reply = Box<oneshot::Sender<Result<Delivered, KafkaError>>>;
 
 /// A record to send; a partition is given, or follows from the key.
 pub(crate) type Outgoing<'a> = BaseRecord<'a, [u8], [u8], ()>;
+
+/// Headers in librdkafka's form.
+pub(crate) fn owned(headers: &Headers) -> OwnedHeaders {
+    headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |owned, (key, value)| {
+        owned.insert(Header { key, value: Some(value) })
+    })
+}
 
 struct Reports;
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rdkafka::ClientConfig;
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{mpsc, watch};
@@ -19,7 +18,7 @@ use tracing::{info, warn};
 use crate::kafka::Kafka;
 use crate::outbox::{Left, Load, Progress, Row};
 use crate::own_log;
-use crate::producer::{Flight, Outgoing, Producer};
+use crate::producer::{Flight, Outgoing, Producer, owned};
 use crate::record::{OutRecord, Output};
 use crate::store::OutputState;
 
@@ -259,16 +258,13 @@ impl Sender {
         let mut flights = Vec::with_capacity(length);
         for queued in self.queue.iter().take(length) {
             let record = queued.record();
-            let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(16), |headers, (key, value)| {
-                headers.insert(Header { key, value: Some(value) })
-            });
             let outgoing: Outgoing<'_> = BaseRecord {
                 topic: &self.topics[place(record.output)],
                 partition: Some(self.partition),
                 payload: record.value.as_deref(),
                 key: record.key.as_deref(),
                 timestamp: None,
-                headers: Some(headers),
+                headers: Some(owned(&record.headers)),
                 delivery_opaque: (),
             };
             match producer.send(outgoing) {

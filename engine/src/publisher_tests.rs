@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::envelope;
+use events::envelope::{self, Headers};
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -72,10 +72,7 @@ impl Broker {
 }
 
 fn record(sequence: i64) -> OutRecord {
-    let headers = vec![
-        (envelope::name::ID.to_owned(), sequence.to_string().into_bytes()),
-        (envelope::name::SEQUENCE.to_owned(), format!("{sequence:019}").into_bytes()),
-    ];
+    let headers = Headers::from_iter([("ce_id", sequence.to_string()), ("ce_sequence", format!("{sequence:019}"))]);
     OutRecord { output: Output::Events, sequence, key: Some(b"1".to_vec()), value: Some(b"{}".to_vec()), headers }
 }
 

@@ -2,17 +2,22 @@
 //!
 //! Nothing is decoded here. A header without a value is read as an empty one.
 
+use std::sync::Arc;
+
 use events::envelope::Headers;
 use events::time::Timestamp;
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use serde::{Deserialize, Serialize};
 
+/// Room for the headers of an event or command: their buffer need not grow.
+const HEADER_BYTES: usize = 448;
+
 /// A record of an input topic or of an own one.
 #[derive(Debug, Clone)]
 pub struct Record {
     /// Name on the broker, prefix included.
-    pub topic: String,
+    pub topic: Arc<str>,
     /// Partition number.
     pub partition: i32,
     /// Kafka's offset.
@@ -28,16 +33,20 @@ pub struct Record {
 }
 
 impl Record {
-    /// Copies a message out of librdkafka's memory.
-    pub(crate) fn copy(message: &BorrowedMessage<'_>) -> Self {
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            let copy = |header: rdkafka::message::Header<'_, &[u8]>| {
-                (header.key.to_owned(), header.value.unwrap_or_default().to_vec())
-            };
-            headers.iter().map(copy).collect()
-        });
+    /// Copies a message out of librdkafka's memory. A topic among `names` shares its name.
+    #[must_use]
+    pub fn copy(message: &BorrowedMessage<'_>, names: &[Arc<str>]) -> Self {
+        let mut headers = Headers::default();
+        if let Some(theirs) = message.headers() {
+            headers = Headers::with_capacity(theirs.count(), HEADER_BYTES);
+            for header in theirs.iter() {
+                headers.push(header.key, header.value.unwrap_or_default());
+            }
+        }
+        let topic = message.topic();
+        let known = names.iter().find(|name| &***name == topic);
         Self {
-            topic: message.topic().to_owned(),
+            topic: known.map_or_else(|| topic.into(), Arc::clone),
             partition: message.partition(),
             offset: message.offset(),
             timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
@@ -49,9 +58,8 @@ impl Record {
 
     /// Bytes it keeps in memory, roughly.
     pub(crate) fn bytes(&self) -> usize {
-        let header = |(name, value): &(String, Vec<u8>)| name.len() + value.len() + 48;
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        length(&self.key) + length(&self.value) + self.headers.iter().map(header).sum::<usize>() + 128
+        length(&self.key) + length(&self.value) + self.headers.bytes().max(HEADER_BYTES) + 8 * self.headers.len() + 192
     }
 }
 
@@ -89,8 +97,10 @@ pub struct OutRecord {
     /// Its `ce_sequence` there.
     pub sequence: i64,
     /// The key.
+    #[serde(with = "serde_bytes")]
     pub key: Option<Vec<u8>>,
     /// The value; null only for a dead letter whose original was null.
+    #[serde(with = "serde_bytes")]
     pub value: Option<Vec<u8>>,
     /// All headers.
     pub headers: Headers,
@@ -100,10 +110,7 @@ impl OutRecord {
     /// Bytes it takes in a request to Kafka, at most.
     pub(crate) fn bytes(&self) -> usize {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        length(&self.key)
-            + length(&self.value)
-            + self.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum::<usize>()
-            + 32
+        length(&self.key) + length(&self.value) + self.headers.bytes() + 10 * self.headers.len() + 32
     }
 
     /// `ce_id`, by which two records under one sequence are told apart.
@@ -137,7 +144,7 @@ mod tests {
             sequence: 7,
             key: Some(b"1".to_vec()),
             value: None,
-            headers: vec![("ce_id".to_owned(), b"42".to_vec())],
+            headers: Headers::from_iter([("ce_id", "42")]),
         };
         let row = vec![record.clone(), OutRecord { output: Output::Events, value: Some(vec![0; 300]), ..record }];
         assert_eq!(unpack(&pack(&row)).unwrap(), row);

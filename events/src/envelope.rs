@@ -1,10 +1,12 @@
 //! The headers of a record: the CloudEvents Kafka binding in binary mode, and where an event came from.
 //!
-//! Headers are written and read here as names and bytes; the value beside them is [`crate::codec`]'s.
+//! How headers are kept is [`crate::headers`]'s; the value beside them is [`crate::codec`]'s.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+pub use crate::headers::Headers;
 use crate::time::Timestamp;
 
 /// Header names, as the log has them.
@@ -35,19 +37,18 @@ pub mod name {
     pub const CONTENT_TYPE: &str = "content-type";
 }
 
-/// Headers in their order. A value may be absent in Kafka; here that is an empty value.
-pub type Headers = Vec<(String, Vec<u8>)>;
+/// Room for the headers of an event, so that their buffer does not grow.
+const HEADER_BYTES: usize = 448;
 
 /// The first header of this name as text; `None` when it is missing or no UTF-8.
 #[must_use]
-pub fn text<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a str> {
-    let (_, value) = headers.iter().find(|(key, _)| key == name)?;
-    std::str::from_utf8(value).ok()
+pub fn text<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(headers.get(name)?).ok()
 }
 
 /// The sequence of a record of an own topic; `None` unless it is 19 digits and at least 1.
 #[must_use]
-pub fn sequence(headers: &[(String, Vec<u8>)]) -> Option<i64> {
+pub fn sequence(headers: &Headers) -> Option<i64> {
     let text = text(headers, name::SEQUENCE)?;
     if text.len() != 19 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -72,7 +73,7 @@ pub enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     /// Name on the broker, prefix included.
-    pub topic: String,
+    pub topic: Arc<str>,
     /// Partition number.
     pub partition: i32,
     /// Kafka's offset.
@@ -117,7 +118,7 @@ impl FromStr for Cause {
             return Err(NotACause);
         }
         Ok(Self::Record(Position {
-            topic: topic.to_owned(),
+            topic: topic.into(),
             partition: number(partition)?,
             offset: number(offset)?,
             sequence: match sequence {
@@ -168,31 +169,30 @@ impl Envelope<'_> {
     /// The headers in the order in which kcat shows them.
     #[must_use]
     pub fn headers(&self) -> Headers {
-        let mut headers = Vec::with_capacity(12);
-        let mut put = |name: &str, value: String| headers.push((name.to_owned(), value.into_bytes()));
-        put(name::SPECVERSION, "1.0".to_owned());
-        put(name::ID, self.id.to_string());
-        put(name::TYPE, self.type_name.to_owned());
-        put(name::SOURCE, format!("/{}", self.source));
-        put(name::SUBJECT, self.subject.to_owned());
-        put(name::TIME, self.time.to_string());
+        let mut headers = Headers::with_capacity(12, HEADER_BYTES);
+        headers.put(name::SPECVERSION, "1.0");
+        headers.put(name::ID, self.id);
+        headers.put(name::TYPE, self.type_name);
+        headers.put(name::SOURCE, format_args!("/{}", self.source));
+        headers.put(name::SUBJECT, self.subject);
+        headers.put(name::TIME, self.time);
         if let Some(sequence) = self.sequence {
-            put(name::SEQUENCE, format!("{sequence:019}"));
+            headers.put(name::SEQUENCE, format_args!("{sequence:019}"));
         }
         if let Some(correlation) = self.correlation {
-            put(name::CORRELATION, correlation.to_string());
+            headers.put(name::CORRELATION, correlation);
         }
         if let Some(causation) = self.causation {
-            put(name::CAUSATION, causation.to_string());
+            headers.put(name::CAUSATION, causation);
         }
         if let Some(cause) = self.cause {
-            put(name::CAUSE, cause.to_string());
+            headers.put(name::CAUSE, cause);
         }
         if let Some(traceparent) = self.traceparent {
-            put(name::TRACEPARENT, traceparent.to_owned());
+            headers.put(name::TRACEPARENT, traceparent);
         }
         if self.avro {
-            put(name::CONTENT_TYPE, "application/avro".to_owned());
+            headers.put(name::CONTENT_TYPE, "application/avro");
         }
         headers
     }
@@ -227,12 +227,12 @@ mod tests {
 
     #[test]
     fn a_sequence_is_nineteen_digits() {
-        let with = |text: &str| vec![(name::SEQUENCE.to_owned(), text.as_bytes().to_vec())];
+        let with = |text: &str| Headers::from_iter([(name::SEQUENCE, text)]);
         assert_eq!(sequence(&with("0000000000000000042")), Some(42));
         for bad in ["42", "0000000000000000000", "000000000000000004x", "-000000000000000042", "9999999999999999999"] {
             assert_eq!(sequence(&with(bad)), None, "{bad}");
         }
-        assert_eq!(sequence(&[]), None);
+        assert_eq!(sequence(&Headers::default()), None);
     }
 
     fn shown(envelope: &Envelope<'_>) -> Vec<String> {

@@ -2,13 +2,14 @@
 //!
 //! Read in this order: [`id`] and [`snowflake`] (who is meant), [`money`] and [`time`], [`code`] (reasons that are
 //! codes, never free text), the four topics ([`order`], [`inventory`], [`payment`], [`notification`]),
-//! [`envelope`] (headers of a record), [`schema`] and [`codec`] (its value), [`partition`] (where it goes).
+//! [`envelope`] and [`headers`] (of a record), [`schema`] and [`codec`] (its value), [`partition`] (where it goes).
 //!
 //! This crate is pure: no IO, no clock, no randomness. Reading and writing the log is `engine`'s work.
 
 pub mod code;
 pub mod codec;
 pub mod envelope;
+pub mod headers;
 pub mod id;
 pub mod inventory;
 pub mod money;

@@ -215,7 +215,7 @@ impl EventView {
             },
             at: header(name::TIME),
             cause: header(name::CAUSE),
-            topic: record.topic.clone(),
+            topic: record.topic.to_string(),
             partition: record.partition,
             sequence: envelope::sequence(&record.headers).unwrap_or_default(),
             data: event.to_json(),

@@ -304,7 +304,8 @@ async fn a_put_needs_no_key_and_each_is_a_command_of_its_own() {
     service.log.set(Mood::LosesReply);
     let put = service.as_role(Method::PUT, "/v1/parcels/7", "olga", Role::Operator).json(&parcel(1));
     problem(put.send().await.unwrap(), 503, "UNAVAILABLE").await;
-    let ids: Vec<_> = service.log.records().iter().map(|record| record.headers[1].1.clone()).collect();
+    let ids: Vec<_> =
+        service.log.records().iter().map(|record| record.headers.get("ce_id").unwrap().to_vec()).collect();
     assert_eq!(ids.len(), 3);
     assert!(ids[0] != ids[1] && ids[1] != ids[2]);
     service.stop().await;

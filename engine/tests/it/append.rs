@@ -20,7 +20,7 @@ fn command(key: &str, value: &[u8]) -> NewRecord {
     NewRecord {
         topic: "toy.commands",
         key: key.to_owned(),
-        headers: vec![("ce_id".to_owned(), key.as_bytes().to_vec())],
+        headers: events::envelope::Headers::from_iter([("ce_id", key)]),
         value: value.to_vec(),
     }
 }

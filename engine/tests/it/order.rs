@@ -1,5 +1,6 @@
 //! In order per key, once, whatever comes twice; and what stops a reader.
 
+use events::envelope::Headers;
 use std::time::{Duration, Instant};
 
 use crate::support::{PARTITIONS, eventually};
@@ -237,7 +238,7 @@ async fn a_record_that_says_it_is_another_type_is_not_applied() {
     let (key, other) = (key_of(0, 0), key_of(1, 0));
     let instance = world.start().await;
     let value = format!(r#"{{"type":"{COMMAND}","key":{key},"id":77,"act":{{"add":1}}}}"#);
-    let said = [("ce_type".to_owned(), b"toy.Else".to_vec())];
+    let said = Headers::from_iter([("ce_type", "toy.Else")]);
     world.raw(COMMANDS, 0, Some(key.to_string().as_bytes()), Some(value.as_bytes()), &said).await;
     let id = world.command(key, Act::Add(2)).await;
     world.applied(key, &[&format!("command {id}: add 2")]).await;
@@ -245,8 +246,7 @@ async fn a_record_that_says_it_is_another_type_is_not_applied() {
     assert_eq!(world.log("toy-svc.dlq").await.len(), 1);
 
     let value = format!(r#"{{"type":"{NEWS}","key":{other},"id":1,"act":{{"add":1}}}}"#);
-    let said =
-        [("ce_type".to_owned(), b"other.Else".to_vec()), ("ce_sequence".to_owned(), b"0000000000000000001".to_vec())];
+    let said = Headers::from_iter([("ce_type", "other.Else"), ("ce_sequence", "0000000000000000001")]);
     world.raw(FOREIGN, 1, Some(other.to_string().as_bytes()), Some(value.as_bytes()), &said).await;
     instance.says("it says that it is a other.Else, but holds a other.News").await;
     instance.stop().await;

@@ -1,5 +1,6 @@
 //! Databases that are older than the log, empty, or gone; what a rebuild gives back; what verification sees.
 
+use events::envelope::Headers;
 use std::collections::BTreeMap;
 
 use engine::barriers::Barriers;
@@ -27,8 +28,8 @@ async fn live_through(world: &World) {
             world.news(*key, if round % 2 == 0 { Act::Add(5) } else { Act::Ignore }).await;
         }
     }
-    world.raw(FOREIGN, 0, Some(b"1"), Some(b"strange"), &[]).await;
-    world.raw("toy.commands", 1, Some(b"1"), None, &[]).await;
+    world.raw(FOREIGN, 0, Some(b"1"), Some(b"strange"), &Headers::default()).await;
+    world.raw("toy.commands", 1, Some(b"1"), None, &Headers::default()).await;
     let last = key_of(0, 0);
     world.news(last, Act::Add(100)).await;
     for key in &keys {
@@ -160,7 +161,7 @@ async fn a_strange_record_behind_ignored_ones_leaves_no_hole_after_a_rebuild() {
     world.news(key, Act::Add(1)).await;
     world.news(key, Act::Ignore).await;
     world.news(key, Act::Ignore).await;
-    world.raw(FOREIGN, 0, None, Some(b"strange"), &[]).await;
+    world.raw(FOREIGN, 0, None, Some(b"strange"), &Headers::default()).await;
     eventually(SOON, async || {
         let letters = world.log("toy-svc.dlq").await.len();
         if letters == 1 { Ok(()) } else { Err(letters) }
@@ -246,8 +247,7 @@ async fn another_record_under_an_own_sequence_stops_the_processor() {
     let number = world.news(key, Act::Add(1)).await;
     world.applied(key, &[&format!("news {number}: add 1")]).await;
     world.settled().await;
-    let forged =
-        [("ce_id".to_owned(), b"4711".to_vec()), ("ce_sequence".to_owned(), format!("{:019}", 2).into_bytes())];
+    let forged = Headers::from_iter([("ce_id", "4711"), ("ce_sequence", "0000000000000000002")]);
     world.raw(EVENTS, home(key), Some(b"1"), Some(b"{}"), &forged).await;
     world.news(key, Act::Add(2)).await;
     instance.says("holds another record under sequence 2 at offset 1: two databases wrote this topic").await;

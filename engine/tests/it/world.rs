@@ -183,7 +183,7 @@ impl World {
         partition: i32,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: &[(String, Vec<u8>)],
+        headers: &Headers,
     ) -> Offset {
         let topic = self.kafka.topic(topic);
         let headers = headers

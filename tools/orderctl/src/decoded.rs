@@ -56,7 +56,7 @@ pub(crate) fn value(codec: &Codec, bytes: &[u8]) -> Result<Decoded, DecodeError>
 pub(crate) fn record(codec: &Codec, record: &Record) -> Value {
     let text = |name| envelope::text(&record.headers, name);
     let headers: Map<String, Value> =
-        record.headers.iter().map(|(name, value)| (name.clone(), lossless(value))).collect();
+        record.headers.iter().map(|(name, value)| (name.to_owned(), lossless(value))).collect();
     let mut json = json!({
         "topic": record.topic,
         "partition": record.partition,
@@ -104,6 +104,8 @@ mod tests {
     use events::order::CancelOrder;
     use events::time::Timestamp;
 
+    use events::envelope::Headers;
+
     use super::*;
 
     fn cancel(codec: &Codec) -> Vec<u8> {
@@ -121,13 +123,13 @@ mod tests {
 
     fn with_value(value: Option<Vec<u8>>) -> Record {
         Record {
-            topic: "order.commands".to_owned(),
+            topic: "order.commands".into(),
             partition: 3,
             offset: 42,
             timestamp: Timestamp(0),
             key: Some(b"7".to_vec()),
             value,
-            headers: vec![(name::TYPE.to_owned(), b"orderlog.order.CancelOrder".to_vec())],
+            headers: Headers::from_iter([(name::TYPE, "orderlog.order.CancelOrder")]),
         }
     }
 

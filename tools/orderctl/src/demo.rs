@@ -180,7 +180,7 @@ impl Way {
                 _ => {}
             }
         }
-        let (topic, what) = (record.topic.clone(), describe(&kind, value));
+        let (topic, what) = (record.topic.to_string(), describe(&kind, value));
         self.steps.push(Step { at: at.unwrap_or(record.timestamp), after_ms: 0, status, topic, what });
     }
 
@@ -243,6 +243,8 @@ async fn notices(settings: &Settings, order: i64) -> anyhow::Result<Vec<Value>> 
 
 #[cfg(test)]
 mod tests {
+    use events::envelope::Headers;
+
     use super::*;
 
     #[test]
@@ -252,15 +254,14 @@ mod tests {
     }
 
     fn record(kind: &str, value: Option<Vec<u8>>, at: i64) -> Record {
-        let header = |name: &str, value: String| (name.to_owned(), value.into_bytes());
         Record {
-            topic: "notification.events".to_owned(),
+            topic: "notification.events".into(),
             partition: 0,
             offset: 0,
             timestamp: Timestamp(at),
             key: Some(b"7".to_vec()),
             value,
-            headers: vec![header("ce_type", kind.to_owned()), header("ce_time", Timestamp(at).to_string())],
+            headers: Headers::from_iter([("ce_type", kind), ("ce_time", &Timestamp(at).to_string())]),
         }
     }
 

@@ -12,8 +12,7 @@ use engine::record::Record;
 use events::time::Timestamp;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -102,7 +101,7 @@ impl Merged {
                 self.queues.values_mut().for_each(|(_, open)| *open = false);
                 break;
             };
-            let place = (record.topic.clone(), record.partition);
+            let place = (record.topic.to_string(), record.partition);
             let last = self.ends.get(&place).is_some_and(|end| record.offset + 1 >= *end);
             if let Some((queue, open)) = self.queues.get_mut(&place) {
                 *open = !last;
@@ -141,7 +140,7 @@ impl Follower {
     pub(crate) fn poll(&self, wait: Duration) -> anyhow::Result<Option<Record>> {
         match self.0.poll(wait) {
             None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(None),
-            Some(Ok(message)) => Ok(Some(copy(&message))),
+            Some(Ok(message)) => Ok(Some(Record::copy(&message, &[]))),
             Some(Err(error)) if is_outage(&error) => Ok(None),
             Some(Err(error)) => Err(error).context("reading the log"),
         }
@@ -154,34 +153,21 @@ fn is_outage(error: &KafkaError) -> bool {
     matches!(code, Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::OperationTimedOut | Code::Resolve))
 }
 
-fn copy(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
-    });
-    Record {
-        topic: message.topic().to_owned(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use events::envelope::Headers;
+
     use super::*;
 
     fn record(partition: i32, at: i64) -> Record {
         Record {
-            topic: "t".to_owned(),
+            topic: "t".into(),
             partition,
             offset: at,
             timestamp: Timestamp(at),
             key: None,
             value: None,
-            headers: Vec::new(),
+            headers: Headers::default(),
         }
     }
 

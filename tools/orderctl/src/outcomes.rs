@@ -66,7 +66,7 @@ impl Outcomes {
                     let record = follower.poll(POLL)?;
                     let mut board = lock(&board);
                     if let Some(record) = record {
-                        let place = (record.topic.clone(), record.partition);
+                        let place = (record.topic.to_string(), record.partition);
                         if behind.get(&place).is_some_and(|end| record.offset + 1 >= *end) {
                             behind.remove(&place);
                         }
@@ -152,13 +152,13 @@ impl Board {
         let Some(sequence) = envelope::sequence(&record.headers) else {
             return;
         };
-        let last = self.sequences.entry((record.topic.clone(), record.partition)).or_default();
+        let last = self.sequences.entry((record.topic.to_string(), record.partition)).or_default();
         if sequence <= *last {
             return;
         }
         *last = sequence;
         let value = record.value.as_deref().unwrap_or_default();
-        if record.topic == kafka.topic(OrderEvent::TOPIC) {
+        if *record.topic == kafka.topic(OrderEvent::TOPIC) {
             // A record that this build cannot decode is nothing that an import asks about.
             if let Ok(event) = OrderEvent::decode(codec, value) {
                 self.note(&event);
@@ -195,6 +195,8 @@ mod tests {
     use events::time::Timestamp;
     use serde_json::json;
 
+    use events::envelope::Headers;
+
     use super::*;
 
     fn kafka() -> Kafka {
@@ -208,13 +210,13 @@ mod tests {
 
     fn record(topic: &str, sequence: i64, value: Vec<u8>) -> Record {
         Record {
-            topic: format!("t.{topic}"),
+            topic: format!("t.{topic}").into(),
             partition: 0,
             offset: sequence,
             timestamp: Timestamp(0),
             key: None,
             value: Some(value),
-            headers: vec![(name::SEQUENCE.to_owned(), format!("{sequence:019}").into_bytes())],
+            headers: Headers::from_iter([(name::SEQUENCE, format!("{sequence:019}"))]),
         }
     }
 
@@ -230,7 +232,7 @@ mod tests {
             board.take(&codec, &kafka(), &record("inventory.events", sequence, value.clone()));
         }
         let mut strange = record("inventory.events", 3, value);
-        strange.headers.clear();
+        strange.headers = Headers::default();
         board.take(&codec, &kafka(), &strange);
         assert_eq!(board.received[&7], 10);
         let outcomes = Outcomes(Arc::new(Mutex::new(board)));

@@ -59,7 +59,7 @@ pub(crate) fn scan(
         if found.records_read % 1_000 == 0 {
             progress(found.records_read, total);
         }
-        let why = if commands.contains(&record.topic) {
+        let why = if commands.iter().any(|topic| **topic == *record.topic) {
             strange_command(kafka, codec, &record)
         } else {
             strange_own(&record)
@@ -68,7 +68,7 @@ pub(crate) fn scan(
             found.count += 1;
             if found.records.len() < LISTED_MAX {
                 let Record { topic, partition, offset, .. } = record;
-                found.records.push(Strange { topic, partition, offset, why });
+                found.records.push(Strange { topic: topic.to_string(), partition, offset, why });
             }
         }
     }
@@ -93,7 +93,7 @@ fn strange_command(kafka: &Kafka, codec: &Codec, record: &Record) -> Option<Stri
         Ok(decoded) => decoded,
         Err(error) => return Some(error.to_string()),
     };
-    if kafka.topic(decoded.topic) != record.topic {
+    if kafka.topic(decoded.topic) != *record.topic {
         return Some(format!("{} does not belong on this topic", decoded.type_name));
     }
     let key = record.key.as_deref().unwrap_or_default();
@@ -113,6 +113,8 @@ mod tests {
     use events::order::{CancelOrder, OrderCommand};
     use events::time::Timestamp;
 
+    use events::envelope::Headers;
+
     use super::*;
 
     fn kafka() -> Kafka {
@@ -126,13 +128,13 @@ mod tests {
 
     fn record(topic: &str, partition: i32, key: &str, value: Option<Vec<u8>>) -> Record {
         Record {
-            topic: format!("t.{topic}"),
+            topic: format!("t.{topic}").into(),
             partition,
             offset: 0,
             timestamp: Timestamp(0),
             key: Some(key.as_bytes().to_vec()),
             value,
-            headers: Vec::new(),
+            headers: Headers::default(),
         }
     }
 
@@ -140,9 +142,9 @@ mod tests {
     fn an_own_record_needs_a_sequence() {
         let mut own = record("order-svc.dlq", 0, "1", None);
         assert_eq!(strange_own(&own).as_deref(), Some("it has no ce_sequence"));
-        own.headers.push((name::SEQUENCE.to_owned(), b"7".to_vec()));
+        own.headers.put(name::SEQUENCE, 7);
         assert_eq!(strange_own(&own).as_deref(), Some("its ce_sequence is not 19 digits"));
-        own.headers[0].1 = b"0000000000000000007".to_vec();
+        own.headers = Headers::from_iter([(name::SEQUENCE, "0000000000000000007")]);
         assert_eq!(strange_own(&own), None);
     }
 

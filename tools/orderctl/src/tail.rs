@@ -142,11 +142,13 @@ impl Printer<'_> {
 
 #[cfg(test)]
 mod tests {
+    use events::envelope::Headers;
+
     use super::*;
 
     fn args(from_time: &str) -> Tail {
         Tail {
-            topic: "order.events".to_owned(),
+            topic: "order.events".into(),
             from_offset: None,
             from_time: Some(from_time.to_owned()),
             key: Some("7".to_owned()),
@@ -170,13 +172,13 @@ mod tests {
     #[test]
     fn a_type_is_named_short_or_in_full() {
         let record = |kind: &str, key: &str| Record {
-            topic: "order.events".to_owned(),
+            topic: "order.events".into(),
             partition: 0,
             offset: 0,
             timestamp: Timestamp(0),
             key: Some(key.as_bytes().to_vec()),
             value: None,
-            headers: vec![(name::TYPE.to_owned(), kind.as_bytes().to_vec())],
+            headers: Headers::from_iter([(name::TYPE, kind)]),
         };
         let mut args = args("1m");
         assert!(wanted(&args, &record("orderlog.order.OrderPlaced", "7")));
