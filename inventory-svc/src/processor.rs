@@ -46,6 +46,9 @@ pub struct States {
     state: State,
     /// Stock as it was loaded: what is saved is the difference.
     loaded: BTreeMap<ProductId, Stock>,
+    /// They had no row when the batch began.
+    new_orders: BTreeSet<OrderId>,
+    /// They have a row that is to be changed.
     changed_orders: BTreeSet<OrderId>,
     changed_listings: BTreeSet<ProductId>,
 }
@@ -158,10 +161,11 @@ impl Service for Inventory {
             InventoryEvent::ProductListed(event) => _ = states.changed_listings.insert(event.product_id),
             InventoryEvent::ProductRepriced(event) => _ = states.changed_listings.insert(event.product_id),
             InventoryEvent::ProductDelisted(event) => _ = states.changed_listings.insert(event.product_id),
-            InventoryEvent::StockReserved(event) => _ = states.changed_orders.insert(event.order_id),
-            InventoryEvent::StockRejected(event) => _ = states.changed_orders.insert(event.order_id),
-            InventoryEvent::StockReleased(event) => _ = states.changed_orders.insert(event.order_id),
-            InventoryEvent::StockSold(event) => _ = states.changed_orders.insert(event.order_id),
+            // An order is first heard of by one of these. A fold loads no reservations, so it knows by nothing else.
+            InventoryEvent::StockReserved(event) => _ = states.new_orders.insert(event.order_id),
+            InventoryEvent::StockRejected(event) => _ = states.new_orders.insert(event.order_id),
+            InventoryEvent::StockReleased(event) => states.ended(event.order_id),
+            InventoryEvent::StockSold(event) => states.ended(event.order_id),
             // What they change is the difference to what was loaded.
             InventoryEvent::StockReceived(_) | InventoryEvent::StockAdjusted(_) => {}
             InventoryEvent::CommandRefused(_) => {}
@@ -169,20 +173,24 @@ impl Service for Inventory {
     }
 
     async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
-        let State { reservations, products } = &states.state;
+        if !states.new_orders.is_empty() {
+            store::insert_reservations(conn, partition, &states.among(&states.new_orders)).await?;
+        }
         if !states.changed_orders.is_empty() {
-            let changed = |id: &OrderId| reservations.get_key_value(id).map(|(id, reservation)| (*id, reservation));
-            let changed = states.changed_orders.iter().filter_map(changed).collect();
-            store::save_reservations(conn, partition, &changed).await?;
+            store::end_reservations(conn, &states.among(&states.changed_orders)).await?;
         }
         if !states.changed_listings.is_empty() {
+            let products = &states.state.products;
             let changed = |id: &ProductId| products.get_key_value(id).map(|(id, product)| (*id, &product.listing));
             let changed = states.changed_listings.iter().filter_map(changed).collect();
             store::save_listings(conn, &changed).await?;
         }
-        let added = states.added();
-        if !added.is_empty() {
-            store::add_stock(conn, &added).await?;
+        let (known, first) = states.added();
+        if !known.is_empty() {
+            store::add_stock(conn, &known).await?;
+        }
+        if !first.is_empty() {
+            store::add_first_stock(conn, &first).await?;
         }
         Ok(())
     }
@@ -193,13 +201,25 @@ impl Service for Inventory {
 }
 
 impl States {
-    /// What this batch adds to the stock of each product.
-    fn added(&self) -> BTreeMap<ProductId, Stock> {
+    /// A reservation that this batch made is written once, as it is in the end.
+    fn ended(&mut self, order_id: OrderId) {
+        if !self.new_orders.contains(&order_id) {
+            self.changed_orders.insert(order_id);
+        }
+    }
+
+    fn among(&self, order_ids: &BTreeSet<OrderId>) -> BTreeMap<OrderId, &Reservation> {
+        order_ids.iter().map(|order_id| (*order_id, self.state.reservation(*order_id))).collect()
+    }
+
+    /// What this batch adds to the stock of each product: to those that were locked, and to those that had no row.
+    fn added(&self) -> (BTreeMap<ProductId, Stock>, BTreeMap<ProductId, Stock>) {
         let added = |(id, product): (&ProductId, &domain::Product)| {
             let before = self.loaded.get(id).copied().unwrap_or_default();
             (*id, product.stock.since(&before))
         };
-        self.state.products.iter().map(added).filter(|(_, stock)| *stock != Stock::default()).collect()
+        let added = self.state.products.iter().map(added).filter(|(_, stock)| *stock != Stock::default());
+        added.partition(|(id, _)| self.loaded.contains_key(id))
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! One function per statement; the caller owns the transaction. Stock is written as what was added, never as what it is:
 //! partitions meet on product rows. Every array that is bound is made from the same rows, so all have one length.
+//!
+//! Arrays are unnested side by side in a select list: in FROM, each would first fill a store of its own. A known row is
+//! found by `= ANY (ARRAY[…])`, which leaves the planner nothing but the primary key: for `=` it may choose a plan that
+//! walks the whole index, if it plans while the table is small, and then keeps it.
 
 use std::collections::BTreeMap;
 
@@ -31,20 +35,16 @@ pub async fn load_reservations(
     rows.into_iter().map(|row| Ok((OrderId(row.order_id), row.reservation()?))).collect()
 }
 
-/// Writes reservations as they are now.
-pub async fn save_reservations(
+/// Writes the reservations of orders that were not heard of before.
+pub async fn insert_reservations(
     conn: &mut PgConnection,
     partition: i32,
     reservations: &BTreeMap<OrderId, &Reservation>,
 ) -> Result<(), sqlx::Error> {
-    let row = |(order_id, reservation): (&OrderId, &&Reservation)| ReservationRow::of(*order_id, reservation);
-    let rows: Vec<ReservationRow> = reservations.iter().filter_map(row).collect();
+    let rows = rows(reservations);
     sqlx::query(
         "INSERT INTO reservations (partition, order_id, status, customer_id, lines)
-         SELECT $1, u.order_id, u.status, u.customer_id, u.lines::jsonb
-         FROM UNNEST($2::bigint[], $3::text[], $4::text[], $5::text[]) AS u (order_id, status, customer_id, lines)
-         ON CONFLICT (order_id) DO UPDATE
-         SET status = EXCLUDED.status, customer_id = EXCLUDED.customer_id, lines = EXCLUDED.lines",
+         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[])::jsonb",
     )
     .bind(partition)
     .bind(column(&rows, |row| row.order_id))
@@ -54,6 +54,28 @@ pub async fn save_reservations(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Writes how reservations ended: sold or released, nothing is set aside any more.
+pub async fn end_reservations(
+    conn: &mut PgConnection,
+    reservations: &BTreeMap<OrderId, &Reservation>,
+) -> Result<(), sqlx::Error> {
+    let rows = rows(reservations);
+    sqlx::query(
+        "UPDATE reservations AS r SET status = u.status, customer_id = NULL, lines = NULL
+         FROM (SELECT unnest($1::bigint[]) AS order_id, unnest($2::text[]) AS status) AS u
+         WHERE r.order_id = ANY (ARRAY[u.order_id])",
+    )
+    .bind(column(&rows, |row| row.order_id))
+    .bind(column(&rows, |row| row.status.as_str()))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+fn rows(reservations: &BTreeMap<OrderId, &Reservation>) -> Vec<ReservationRow> {
+    reservations.iter().filter_map(|(order_id, reservation)| ReservationRow::of(*order_id, reservation)).collect()
 }
 
 fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {
@@ -67,7 +89,7 @@ pub async fn lock_products(
 ) -> Result<BTreeMap<ProductId, Product>, sqlx::Error> {
     let rows: Vec<ProductRow> = sqlx::query_as(
         "SELECT product_id, name, price_amount, currency, listed, on_hand, reserved, sold, received, adjusted
-         FROM products WHERE product_id = ANY($1) ORDER BY product_id FOR UPDATE",
+         FROM products WHERE product_id = ANY($1) ORDER BY product_id FOR NO KEY UPDATE",
     )
     .bind(product_ids)
     .fetch_all(conn)
@@ -75,12 +97,37 @@ pub async fn lock_products(
     rows.into_iter().map(|row| Ok((ProductId(row.product_id), row.product()?))).collect()
 }
 
-/// Adds to the stock of products.
+/// Adds to the stock of products that have a row, which the caller has locked.
 pub async fn add_stock(conn: &mut PgConnection, added: &BTreeMap<ProductId, Stock>) -> Result<(), sqlx::Error> {
     let rows: Vec<(ProductId, Stock)> = added.iter().map(|(product_id, stock)| (*product_id, *stock)).collect();
     sqlx::query(
+        "UPDATE products AS p
+         SET on_hand = p.on_hand + u.on_hand, reserved = p.reserved + u.reserved, sold = p.sold + u.sold,
+             received = p.received + u.received, adjusted = p.adjusted + u.adjusted
+         FROM (SELECT unnest($1::bigint[]) AS product_id, unnest($2::bigint[]) AS on_hand,
+                      unnest($3::bigint[]) AS reserved, unnest($4::bigint[]) AS sold,
+                      unnest($5::bigint[]) AS received, unnest($6::bigint[]) AS adjusted) AS u
+         WHERE p.product_id = ANY (ARRAY[u.product_id])",
+    )
+    .bind(column(&rows, |(product_id, _)| product_id.0))
+    .bind(column(&rows, |(_, stock)| stock.on_hand))
+    .bind(column(&rows, |(_, stock)| stock.reserved))
+    .bind(column(&rows, |(_, stock)| stock.sold))
+    .bind(column(&rows, |(_, stock)| stock.received))
+    .bind(column(&rows, |(_, stock)| stock.adjusted))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds to the stock of products that had no row to lock. By now another partition, or the catalogue, may have made it:
+/// what is there then is added to.
+pub async fn add_first_stock(conn: &mut PgConnection, added: &BTreeMap<ProductId, Stock>) -> Result<(), sqlx::Error> {
+    let rows: Vec<(ProductId, Stock)> = added.iter().map(|(product_id, stock)| (*product_id, *stock)).collect();
+    sqlx::query(
         "INSERT INTO products AS p (product_id, on_hand, reserved, sold, received, adjusted)
-         SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+         SELECT unnest($1::bigint[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::bigint[]),
+                unnest($5::bigint[]), unnest($6::bigint[])
          ON CONFLICT (product_id) DO UPDATE
          SET on_hand = p.on_hand + EXCLUDED.on_hand, reserved = p.reserved + EXCLUDED.reserved,
              sold = p.sold + EXCLUDED.sold, received = p.received + EXCLUDED.received,

@@ -58,6 +58,9 @@ pub enum Input {
 pub struct States {
     orders: BTreeMap<OrderId, State>,
     contacts: BTreeMap<String, Contact>,
+    /// They had no row when the batch began.
+    new: BTreeSet<(OrderId, NoticeKind)>,
+    /// They have a row that is to be changed.
     changed: BTreeSet<(OrderId, NoticeKind)>,
 }
 
@@ -193,18 +196,30 @@ impl Service for Notices {
     fn evolve(&self, states: &mut States, event: &Recorded<NotificationEvent>) {
         let (order_id, kind) = (event.event.order_id(), kind_of(&event.event));
         let state = states.orders.entry(order_id).or_default();
+        let known = state.notices.contains_key(&kind);
         *state = domain::evolve(std::mem::take(state), event);
-        states.changed.insert((order_id, kind));
+        if !known {
+            states.new.insert((order_id, kind));
+        } else if !states.new.contains(&(order_id, kind)) {
+            states.changed.insert((order_id, kind));
+        }
     }
 
     async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
-        let notices: BTreeMap<_, _> = states.changed().collect();
-        if notices.is_empty() { Ok(()) } else { store::save_notices(conn, partition, &notices).await }
+        let new: BTreeMap<_, _> = states.among(&states.new).collect();
+        if !new.is_empty() {
+            store::insert_notices(conn, partition, &new).await?;
+        }
+        let changed: BTreeMap<_, _> = states.among(&states.changed).collect();
+        if !changed.is_empty() {
+            store::update_notices(conn, &changed).await?;
+        }
+        Ok(())
     }
 
     fn effects_set(&self, states: &States) -> Vec<EffectMark> {
-        let set = states.changed().filter_map(|((order_id, kind), notice)| match &notice.fate {
-            // With all channels pending nothing was answered yet: its event is one of this batch.
+        let set = states.among(&states.new).filter_map(|((order_id, kind), notice)| match &notice.fate {
+            // It had no row, so the event that asks for it is one of this batch; and nothing was answered yet.
             Fate::Scheduled { due_at, set_by, channels, .. }
                 if channels.values().all(|delivery| *delivery == Delivery::Pending) =>
             {
@@ -266,8 +281,8 @@ impl States {
         domain::decide(self.orders.get(&input.order_id()).unwrap_or(&unknown), input)
     }
 
-    fn changed(&self) -> impl Iterator<Item = ((OrderId, NoticeKind), &Notice)> {
-        self.changed.iter().filter_map(|(order_id, kind)| {
+    fn among(&self, keys: &BTreeSet<(OrderId, NoticeKind)>) -> impl Iterator<Item = ((OrderId, NoticeKind), &Notice)> {
+        keys.iter().filter_map(|(order_id, kind)| {
             let notice = self.orders.get(order_id)?.notices.get(kind)?;
             Some(((*order_id, *kind), notice))
         })

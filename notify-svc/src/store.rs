@@ -2,6 +2,10 @@
 //!
 //! One function per statement; the caller owns the transaction. Contacts are rows outside the log: no decision is folded
 //! from them, and HTTP alone writes them. Every array that is bound is made from the same rows, so all have one length.
+//!
+//! Arrays are unnested side by side in a select list: in FROM, each would first fill a store of its own. A known row is
+//! found by `= ANY (ARRAY[…])`, which leaves the planner nothing but the primary key: for `=` it may choose a plan that
+//! walks the whole index, if it plans while the table is small, and then keeps it.
 
 use std::collections::BTreeMap;
 
@@ -45,26 +49,20 @@ pub async fn load_notices(conn: &mut PgConnection, order_ids: &[i64]) -> Result<
     Ok(states)
 }
 
-/// Writes notices as they are now. Whose they are never changes, so it is not written again.
-pub async fn save_notices(
+/// Writes notices that have no row yet.
+pub async fn insert_notices(
     conn: &mut PgConnection,
     partition: i32,
     notices: &BTreeMap<(OrderId, NoticeKind), &Notice>,
 ) -> Result<(), sqlx::Error> {
-    let rows: Vec<NoticeRow> =
-        notices.iter().map(|((order_id, kind), notice)| NoticeRow::of(*order_id, *kind, notice)).collect();
+    let rows = rows(notices);
     sqlx::query(
         "INSERT INTO notices (partition, order_id, kind, customer_id, skip_reason, due_at, total_amount, currency,
                               reason, pay_by, pay_url, email, sms, set_by, set_by_sequence, updated_at)
-         SELECT $1, u.*
-         FROM UNNEST($2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[], $8::text[],
-                     $9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::text[], $14::bigint[],
-                     $15::bigint[], $16::timestamptz[]) AS u
-         ON CONFLICT (order_id, kind) DO UPDATE
-         SET skip_reason = EXCLUDED.skip_reason, due_at = EXCLUDED.due_at, total_amount = EXCLUDED.total_amount,
-             currency = EXCLUDED.currency, reason = EXCLUDED.reason, pay_by = EXCLUDED.pay_by,
-             pay_url = EXCLUDED.pay_url, email = EXCLUDED.email, sms = EXCLUDED.sms, set_by = EXCLUDED.set_by,
-             set_by_sequence = EXCLUDED.set_by_sequence, updated_at = EXCLUDED.updated_at",
+         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
+                unnest($6::timestamptz[]), unnest($7::bigint[]), unnest($8::text[]), unnest($9::text[]),
+                unnest($10::timestamptz[]), unnest($11::text[]), unnest($12::text[]), unnest($13::text[]),
+                unnest($14::bigint[]), unnest($15::bigint[]), unnest($16::timestamptz[])",
     )
     .bind(partition)
     .bind(column(&rows, |row| row.order_id))
@@ -85,6 +83,43 @@ pub async fn save_notices(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Writes what became of notices that have a row. What they say never changes: it stays, or goes when they are skipped.
+pub async fn update_notices(
+    conn: &mut PgConnection,
+    notices: &BTreeMap<(OrderId, NoticeKind), &Notice>,
+) -> Result<(), sqlx::Error> {
+    let rows = rows(notices);
+    sqlx::query(
+        "UPDATE notices AS n
+         SET skip_reason = u.skip_reason, email = u.email, sms = u.sms, updated_at = u.updated_at,
+             due_at = CASE WHEN u.skip_reason IS NULL THEN n.due_at END,
+             total_amount = CASE WHEN u.skip_reason IS NULL THEN n.total_amount END,
+             currency = CASE WHEN u.skip_reason IS NULL THEN n.currency END,
+             reason = CASE WHEN u.skip_reason IS NULL THEN n.reason END,
+             pay_by = CASE WHEN u.skip_reason IS NULL THEN n.pay_by END,
+             pay_url = CASE WHEN u.skip_reason IS NULL THEN n.pay_url END,
+             set_by = CASE WHEN u.skip_reason IS NULL THEN n.set_by END,
+             set_by_sequence = CASE WHEN u.skip_reason IS NULL THEN n.set_by_sequence END
+         FROM (SELECT unnest($1::bigint[]) AS order_id, unnest($2::text[]) AS kind, unnest($3::text[]) AS skip_reason,
+                      unnest($4::text[]) AS email, unnest($5::text[]) AS sms,
+                      unnest($6::timestamptz[]) AS updated_at) AS u
+         WHERE n.order_id = ANY (ARRAY[u.order_id]) AND n.kind = u.kind",
+    )
+    .bind(column(&rows, |row| row.order_id))
+    .bind(column(&rows, |row| row.kind.as_str()))
+    .bind(column(&rows, |row| row.skip_reason.as_deref()))
+    .bind(column(&rows, |row| row.email.as_deref()))
+    .bind(column(&rows, |row| row.sms.as_deref()))
+    .bind(column(&rows, |row| row.updated_at))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+fn rows(notices: &BTreeMap<(OrderId, NoticeKind), &Notice>) -> Vec<NoticeRow> {
+    notices.iter().map(|((order_id, kind), notice)| NoticeRow::of(*order_id, *kind, notice)).collect()
 }
 
 fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {

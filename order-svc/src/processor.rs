@@ -65,6 +65,9 @@ pub enum Input {
 pub struct States {
     orders: BTreeMap<OrderId, State>,
     products: BTreeMap<ProductId, Product>,
+    /// They had no row when the batch began.
+    new_orders: BTreeSet<OrderId>,
+    /// They have a row that is to be changed.
     changed_orders: BTreeSet<OrderId>,
     changed_products: BTreeSet<ProductId>,
 }
@@ -179,7 +182,12 @@ impl Service for Orders {
         let state = states.orders.entry(order_id).or_default();
         let version = state.version();
         *state = domain::evolve(std::mem::take(state), event);
-        if state.version() != version {
+        if state.version() == version {
+            return;
+        }
+        if version.is_none() {
+            states.new_orders.insert(order_id);
+        } else if !states.new_orders.contains(&order_id) {
             states.changed_orders.insert(order_id);
         }
     }
@@ -194,9 +202,11 @@ impl Service for Orders {
     }
 
     async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
-        let orders = states.changed_orders();
-        if !orders.is_empty() {
-            store::save_orders(conn, partition, &orders).await?;
+        if !states.new_orders.is_empty() {
+            store::insert_orders(conn, partition, &states.among(&states.new_orders)).await?;
+        }
+        if !states.changed_orders.is_empty() {
+            store::update_orders(conn, &states.among(&states.changed_orders)).await?;
         }
         if !states.changed_products.is_empty() {
             let changed = |id: &ProductId| states.products.get_key_value(id).map(|(id, product)| (*id, product));
@@ -222,7 +232,8 @@ impl Service for Orders {
     }
 
     fn timer_set(&self, states: &States) -> Option<Timestamp> {
-        states.changed_orders().values().filter_map(|state| state.timer()).map(|timer| timer.due_at).min()
+        let moved = states.new_orders.union(&states.changed_orders);
+        moved.filter_map(|order_id| states.order(*order_id).timer()).map(|timer| timer.due_at).min()
     }
 
     async fn perform(&self, effect: &Infallible, _attempt: Try) -> Outcome<Input> {
@@ -242,9 +253,8 @@ impl States {
         command.lines.iter().filter_map(|line| listed(line.product_id).map(price)).collect()
     }
 
-    fn changed_orders(&self) -> BTreeMap<OrderId, &State> {
-        let changed = |id: &OrderId| self.orders.get_key_value(id).map(|(id, state)| (*id, state));
-        self.changed_orders.iter().filter_map(changed).collect()
+    fn among(&self, order_ids: &BTreeSet<OrderId>) -> BTreeMap<OrderId, &State> {
+        order_ids.iter().map(|order_id| (*order_id, self.order(*order_id))).collect()
     }
 }
 

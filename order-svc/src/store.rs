@@ -2,6 +2,10 @@
 //!
 //! One function per statement; the caller owns the transaction. Positions, outbox and remembered commands are the
 //! engine's. Every array that is bound is made from the same rows, so all have one length.
+//!
+//! Arrays are unnested side by side in a select list: in FROM, each would first fill a store of its own. A known row is
+//! found by `= ANY (ARRAY[…])`, which leaves the planner nothing but the primary key: for `=` it may choose a plan that
+//! walks the whole index, if it plans while the table is small, and then keeps it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +20,7 @@ use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
 
 use crate::catalogue::Product;
-use crate::row::{OrderRow, ProductRow};
+use crate::row::{OrderRow, OrderStanding, ProductRow};
 use crate::state::{State, Status};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/projection");
@@ -37,50 +41,70 @@ pub async fn load_orders(conn: &mut PgConnection, order_ids: &[i64]) -> Result<B
     rows.into_iter().map(|row| Ok((OrderId(row.order_id), row.state()?))).collect()
 }
 
-/// Writes orders as they are now. What never changes in an order is not written again.
-pub async fn save_orders(
+/// Writes orders that have no row yet.
+pub async fn insert_orders(
     conn: &mut PgConnection,
     partition: i32,
     orders: &BTreeMap<OrderId, &State>,
 ) -> Result<(), sqlx::Error> {
     let rows: Vec<OrderRow> = orders.iter().filter_map(|(order_id, state)| OrderRow::of(*order_id, state)).collect();
     sqlx::query(
-        "INSERT INTO orders AS o (partition, order_id, status, version, customer_id, lines, total_amount, currency,
-                                  reason, customer_reason, pay_by, placed_at, updated_at, last_sequence, expires_at,
-                                  expires_set_by, expires_set_by_sequence)
-         SELECT $1, u.order_id, u.status, u.version, u.customer_id, u.lines::jsonb, u.total_amount, u.currency,
-                u.reason, u.customer_reason, u.pay_by, u.placed_at, u.updated_at, u.last_sequence, u.expires_at,
-                u.expires_set_by, u.expires_set_by_sequence
-         FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::text[],
-                     $9::text[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[],
-                     $14::bigint[], $15::timestamptz[], $16::bigint[], $17::bigint[])
-              AS u (order_id, status, version, customer_id, lines, total_amount, currency, reason, customer_reason,
-                    pay_by, placed_at, updated_at, last_sequence, expires_at, expires_set_by,
-                    expires_set_by_sequence)
-         ON CONFLICT (order_id) DO UPDATE
-         SET status = EXCLUDED.status, version = EXCLUDED.version, reason = EXCLUDED.reason,
-             customer_reason = EXCLUDED.customer_reason, updated_at = EXCLUDED.updated_at,
-             last_sequence = EXCLUDED.last_sequence, expires_at = EXCLUDED.expires_at,
-             expires_set_by = EXCLUDED.expires_set_by,
-             expires_set_by_sequence = EXCLUDED.expires_set_by_sequence",
+        "INSERT INTO orders (partition, order_id, customer_id, lines, total_amount, currency, pay_by, placed_at, status,
+                             version, reason, customer_reason, updated_at, last_sequence, expires_at, expires_set_by,
+                             expires_set_by_sequence)
+         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[])::jsonb, unnest($5::bigint[]),
+                unnest($6::text[]), unnest($7::timestamptz[]), unnest($8::timestamptz[]), unnest($9::text[]),
+                unnest($10::bigint[]), unnest($11::text[]), unnest($12::text[]), unnest($13::timestamptz[]),
+                unnest($14::bigint[]), unnest($15::timestamptz[]), unnest($16::bigint[]), unnest($17::bigint[])",
     )
     .bind(partition)
     .bind(column(&rows, |row| row.order_id))
-    .bind(column(&rows, |row| row.status.as_str()))
-    .bind(column(&rows, |row| row.version))
     .bind(column(&rows, |row| row.customer_id.as_str()))
     .bind(column(&rows, |row| row.lines.as_str()))
     .bind(column(&rows, |row| row.total_amount))
     .bind(column(&rows, |row| row.currency.as_deref()))
-    .bind(column(&rows, |row| row.reason.as_deref()))
-    .bind(column(&rows, |row| row.customer_reason.as_deref()))
     .bind(column(&rows, |row| row.pay_by))
     .bind(column(&rows, |row| row.placed_at))
-    .bind(column(&rows, |row| row.updated_at))
-    .bind(column(&rows, |row| row.last_sequence))
-    .bind(column(&rows, |row| row.expires_at))
-    .bind(column(&rows, |row| row.expires_set_by))
-    .bind(column(&rows, |row| row.expires_set_by_sequence))
+    .bind(column(&rows, |row| row.standing.status.as_str()))
+    .bind(column(&rows, |row| row.standing.version))
+    .bind(column(&rows, |row| row.standing.reason.as_deref()))
+    .bind(column(&rows, |row| row.standing.customer_reason.as_deref()))
+    .bind(column(&rows, |row| row.standing.updated_at))
+    .bind(column(&rows, |row| row.standing.last_sequence))
+    .bind(column(&rows, |row| row.standing.expires_at))
+    .bind(column(&rows, |row| row.standing.expires_set_by))
+    .bind(column(&rows, |row| row.standing.expires_set_by_sequence))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes how orders that have a row stand now. What they were placed with never changes and is not written again.
+pub async fn update_orders(conn: &mut PgConnection, orders: &BTreeMap<OrderId, &State>) -> Result<(), sqlx::Error> {
+    let row = |(order_id, state): (&OrderId, &&State)| Some((order_id.0, OrderStanding::of(state)?));
+    let rows: Vec<(i64, OrderStanding)> = orders.iter().filter_map(row).collect();
+    sqlx::query(
+        "UPDATE orders AS o
+         SET status = u.status, version = u.version, reason = u.reason, customer_reason = u.customer_reason,
+             updated_at = u.updated_at, last_sequence = u.last_sequence, expires_at = u.expires_at,
+             expires_set_by = u.expires_set_by, expires_set_by_sequence = u.expires_set_by_sequence
+         FROM (SELECT unnest($1::bigint[]) AS order_id, unnest($2::text[]) AS status, unnest($3::bigint[]) AS version,
+                      unnest($4::text[]) AS reason, unnest($5::text[]) AS customer_reason,
+                      unnest($6::timestamptz[]) AS updated_at, unnest($7::bigint[]) AS last_sequence,
+                      unnest($8::timestamptz[]) AS expires_at, unnest($9::bigint[]) AS expires_set_by,
+                      unnest($10::bigint[]) AS expires_set_by_sequence) AS u
+         WHERE o.order_id = ANY (ARRAY[u.order_id])",
+    )
+    .bind(column(&rows, |(order_id, _)| *order_id))
+    .bind(column(&rows, |(_, standing)| standing.status.as_str()))
+    .bind(column(&rows, |(_, standing)| standing.version))
+    .bind(column(&rows, |(_, standing)| standing.reason.as_deref()))
+    .bind(column(&rows, |(_, standing)| standing.customer_reason.as_deref()))
+    .bind(column(&rows, |(_, standing)| standing.updated_at))
+    .bind(column(&rows, |(_, standing)| standing.last_sequence))
+    .bind(column(&rows, |(_, standing)| standing.expires_at))
+    .bind(column(&rows, |(_, standing)| standing.expires_set_by))
+    .bind(column(&rows, |(_, standing)| standing.expires_set_by_sequence))
     .execute(conn)
     .await?;
     Ok(())
@@ -169,7 +193,8 @@ pub struct OrderFilter<'a> {
     pub before: Option<OrderId>,
 }
 
-/// A page of orders, the highest ID first.
+/// A page of orders, the highest ID first. Of open orders it says once more that they have a timer: so they are found by
+/// the index of the timers, as the orders that came to nothing are by one of theirs, and both may be few among many.
 pub async fn list_orders(
     conn: &mut PgConnection,
     filter: OrderFilter<'_>,
@@ -181,6 +206,7 @@ pub async fn list_orders(
                 expires_set_by_sequence
          FROM orders
          WHERE ($1::text IS NULL OR customer_id = $1) AND ($2::text IS NULL OR status = $2)
+               AND ($2::text IS DISTINCT FROM 'PLACED' OR expires_at IS NOT NULL)
                AND ($3::bigint IS NULL OR order_id < $3)
          ORDER BY order_id DESC LIMIT $4",
     )

@@ -61,6 +61,9 @@ pub enum Input {
 #[derive(Debug, Default)]
 pub struct States {
     payments: BTreeMap<OrderId, State>,
+    /// They had no row when the batch began.
+    new: BTreeSet<OrderId>,
+    /// They have a row that is to be changed.
     changed: BTreeSet<OrderId>,
 }
 
@@ -69,8 +72,8 @@ impl States {
         self.payments.get(&order_id).unwrap_or(&State::Unknown)
     }
 
-    fn changed(&self) -> impl Iterator<Item = (OrderId, &State)> {
-        self.changed.iter().map(|order_id| (*order_id, self.get(*order_id)))
+    fn among(&self, order_ids: &BTreeSet<OrderId>) -> Vec<&State> {
+        order_ids.iter().map(|order_id| self.get(*order_id)).collect()
     }
 }
 
@@ -180,7 +183,7 @@ impl Service for Payments {
             return Ok(States::default());
         }
         let payments = store::load_payments(conn, &Vec::from_iter(orders)).await?;
-        Ok(States { payments, changed: BTreeSet::new() })
+        Ok(States { payments, ..States::default() })
     }
 
     fn decide(&self, states: &States, input: &Input, now: Timestamp) -> Result<Option<PaymentEvent>, Failure> {
@@ -202,25 +205,32 @@ impl Service for Payments {
         *state = domain::evolve(std::mem::take(state), event);
         // A refused command leaves a payment as it is. Its call must not be told to the engine again: that would make an
         // earlier try look as if it had never been (DESIGN §9, H10).
-        if (state.status(), state.call()) != before {
+        if (state.status(), state.call()) == before {
+            return;
+        }
+        if before.0.is_none() {
+            states.new.insert(order_id);
+        } else if !states.new.contains(&order_id) {
             states.changed.insert(order_id);
         }
     }
 
     async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
-        let changed: Vec<&State> = states.changed().map(|(_, state)| state).collect();
-        if changed.is_empty() {
-            return Ok(());
+        if !states.new.is_empty() {
+            store::insert_payments(conn, partition, &states.among(&states.new)).await?;
         }
-        store::save_payments(conn, partition, &changed).await
+        if !states.changed.is_empty() {
+            store::update_payments(conn, &states.among(&states.changed)).await?;
+        }
+        Ok(())
     }
 
     fn effects_set(&self, states: &States) -> Vec<EffectMark> {
-        let mark = |(order_id, state): (OrderId, &State)| {
-            let (call, set_by) = state.call()?;
+        let mark = |order_id: &OrderId| {
+            let (call, set_by) = states.get(*order_id).call()?;
             Some(EffectMark { key: order_id.0, kind: call.as_str(), set_by, not_before: None })
         };
-        states.changed().filter_map(mark).collect()
+        states.new.union(&states.changed).filter_map(mark).collect()
     }
 
     async fn effects_due(&self, conn: &mut PgConnection, partition: i32) -> Result<Vec<EffectMark>, sqlx::Error> {

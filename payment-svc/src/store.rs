@@ -2,6 +2,10 @@
 //!
 //! One function per statement; the caller owns the transaction. Positions, outbox, tries and remembered commands are the
 //! engine's. Every array that is bound is made from the same rows, so all have one length.
+//!
+//! Arrays are unnested side by side in a select list: in FROM, each would first fill a store of its own. A known row is
+//! found by `= ANY (ARRAY[…])`, which leaves the planner nothing but the primary key: for `=` it may choose a plan that
+//! walks the whole index, if it plans while the table is small, and then keeps it.
 
 use std::collections::BTreeMap;
 
@@ -35,22 +39,16 @@ pub async fn load_payments(
     rows.into_iter().map(|row| Ok((OrderId(row.order_id), row.state()?))).collect()
 }
 
-/// Writes payments as they are now. Customer and total never change and are not written again.
-pub async fn save_payments(conn: &mut PgConnection, partition: i32, payments: &[&State]) -> Result<(), sqlx::Error> {
-    let mut rows: Vec<PaymentRow> = payments.iter().copied().filter_map(PaymentRow::of).collect();
-    rows.sort_by_key(|row| row.order_id);
+/// Writes payments that have no row yet.
+pub async fn insert_payments(conn: &mut PgConnection, partition: i32, payments: &[&State]) -> Result<(), sqlx::Error> {
+    let rows = rows(payments);
     sqlx::query(
-        "INSERT INTO payments AS p (partition, order_id, status, customer_id, total_amount, currency, payment_method,
-                                    pay_by, pay_url, taken_amount, taken_currency, call_kind, call_set_by,
-                                    call_sequence)
-         SELECT $1, u.* FROM UNNEST($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[],
-                                    $8::timestamptz[], $9::text[], $10::bigint[], $11::text[], $12::text[],
-                                    $13::bigint[], $14::bigint[]) AS u
-         ON CONFLICT (order_id) DO UPDATE
-         SET status = EXCLUDED.status, payment_method = EXCLUDED.payment_method, pay_by = EXCLUDED.pay_by,
-             pay_url = EXCLUDED.pay_url, taken_amount = EXCLUDED.taken_amount,
-             taken_currency = EXCLUDED.taken_currency, call_kind = EXCLUDED.call_kind,
-             call_set_by = EXCLUDED.call_set_by, call_sequence = EXCLUDED.call_sequence",
+        "INSERT INTO payments (partition, order_id, status, customer_id, total_amount, currency, payment_method, pay_by,
+                               pay_url, taken_amount, taken_currency, call_kind, call_set_by, call_sequence)
+         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::bigint[]),
+                unnest($6::text[]), unnest($7::text[]), unnest($8::timestamptz[]), unnest($9::text[]),
+                unnest($10::bigint[]), unnest($11::text[]), unnest($12::text[]), unnest($13::bigint[]),
+                unnest($14::bigint[])",
     )
     .bind(partition)
     .bind(column(&rows, |row| row.order_id))
@@ -69,6 +67,43 @@ pub async fn save_payments(conn: &mut PgConnection, partition: i32, payments: &[
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Writes payments that have a row as they are now. Customer and total never change and are not written again.
+pub async fn update_payments(conn: &mut PgConnection, payments: &[&State]) -> Result<(), sqlx::Error> {
+    let rows = rows(payments);
+    sqlx::query(
+        "UPDATE payments AS p
+         SET status = u.status, payment_method = u.payment_method, pay_by = u.pay_by, pay_url = u.pay_url,
+             taken_amount = u.taken_amount, taken_currency = u.taken_currency, call_kind = u.call_kind,
+             call_set_by = u.call_set_by, call_sequence = u.call_sequence
+         FROM (SELECT unnest($1::bigint[]) AS order_id, unnest($2::text[]) AS status,
+                      unnest($3::text[]) AS payment_method, unnest($4::timestamptz[]) AS pay_by,
+                      unnest($5::text[]) AS pay_url, unnest($6::bigint[]) AS taken_amount,
+                      unnest($7::text[]) AS taken_currency, unnest($8::text[]) AS call_kind,
+                      unnest($9::bigint[]) AS call_set_by, unnest($10::bigint[]) AS call_sequence) AS u
+         WHERE p.order_id = ANY (ARRAY[u.order_id])",
+    )
+    .bind(column(&rows, |row| row.order_id))
+    .bind(column(&rows, |row| row.status.as_str()))
+    .bind(column(&rows, |row| row.payment_method.as_deref()))
+    .bind(column(&rows, |row| row.pay_by))
+    .bind(column(&rows, |row| row.pay_url.as_deref()))
+    .bind(column(&rows, |row| row.taken_amount))
+    .bind(column(&rows, |row| row.taken_currency.as_deref()))
+    .bind(column(&rows, |row| row.call_kind.as_deref()))
+    .bind(column(&rows, |row| row.call_set_by))
+    .bind(column(&rows, |row| row.call_sequence))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// In the order of their keys, in which their index is walked.
+fn rows(payments: &[&State]) -> Vec<PaymentRow> {
+    let mut rows: Vec<PaymentRow> = payments.iter().copied().filter_map(PaymentRow::of).collect();
+    rows.sort_by_key(|row| row.order_id);
+    rows
 }
 
 fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {

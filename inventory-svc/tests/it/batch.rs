@@ -15,7 +15,7 @@ use events::record::Recorded;
 use events::time::Timestamp;
 use inventory_svc::domain::Input;
 use inventory_svc::processor::Inventory;
-use inventory_svc::state::Stock;
+use inventory_svc::state::{Reservation, Stock};
 use inventory_svc::store;
 use sqlx::{Connection, PgConnection};
 
@@ -208,6 +208,25 @@ async fn later_inputs_of_a_batch_see_its_earlier_events() {
     assert_eq!((refused.correlation, refused.refused.as_deref()), (None, Some("UNKNOWN_PRODUCT")));
     let reserved = SERVICE.about(&log[3].event);
     assert_eq!((reserved.key, reserved.correlation), (1, Some(1)));
+}
+
+#[tokio::test]
+async fn a_reservation_that_ends_in_the_batch_that_made_it_is_one_row() {
+    let live = database::migrated().await;
+    let mut live = live.acquire().await.unwrap();
+    let mut log = batch(&mut live, &[list(7), receive(7, 9), place(1, &[(7, 1)])]).await;
+    let inputs =
+        [place(2, &[(7, 2)]), confirmed(2), place(3, &[(7, 3)]), cancelled(3), confirmed(1), place(4, &[(7, 9)])];
+    log.extend(batch(&mut live, &inputs).await);
+    let loaded = store::load_reservations(&mut live, &[1, 2, 3, 4]).await.unwrap();
+    let expected = [Reservation::Sold, Reservation::Sold, Reservation::Released, Reservation::Rejected];
+    assert_eq!(loaded.into_values().collect::<Vec<_>>(), expected);
+    assert_eq!(stock(&mut live, 7).await, Stock { on_hand: 6, reserved: 0, sold: 3, received: 9, adjusted: 0 });
+
+    let folded = database::migrated().await;
+    let mut folded = folded.acquire().await.unwrap();
+    fold(&mut folded, &log).await;
+    assert_eq!(rows(&mut folded).await, rows(&mut live).await);
 }
 
 #[tokio::test]

@@ -30,13 +30,19 @@ async fn every_kind_of_reservation_reads_back() {
     let all = [reserved, Reservation::Rejected, Reservation::Released, Reservation::Sold];
     let all: BTreeMap<_, _> = (1..).map(OrderId).zip(all).collect();
     let borrowed = all.iter().map(|(id, reservation)| (*id, reservation)).collect();
-    store::save_reservations(&mut conn, 2, &borrowed).await.unwrap();
+    store::insert_reservations(&mut conn, 2, &borrowed).await.unwrap();
     assert_eq!(store::load_reservations(&mut conn, &[1, 2, 3, 4, 5]).await.unwrap(), all);
 
     let sold = BTreeMap::from([(OrderId(1), &Reservation::Sold)]);
-    store::save_reservations(&mut conn, 2, &sold).await.unwrap();
-    let loaded = store::load_reservations(&mut conn, &[1]).await.unwrap();
+    store::end_reservations(&mut conn, &sold).await.unwrap();
+    let loaded = store::load_reservations(&mut conn, &[1, 2]).await.unwrap();
     assert_eq!(loaded[&OrderId(1)], Reservation::Sold);
+    assert_eq!(loaded[&OrderId(2)], Reservation::Rejected, "not one of them");
+    let left: (i64,) = sqlx::query_as("SELECT count(*) FROM reservations WHERE lines IS NOT NULL")
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap();
+    assert_eq!(left, (0,), "what is not set aside any more is not kept");
 }
 
 #[tokio::test]
@@ -44,7 +50,8 @@ async fn every_kind_of_listing_reads_back_beside_its_stock() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
     // A release may be folded before the product is listed.
-    store::add_stock(&mut conn, &BTreeMap::from([(ProductId(1), stock(0, -2)), (PEAR, stock(5, 1))])).await.unwrap();
+    let first = BTreeMap::from([(ProductId(1), stock(0, -2)), (PEAR, stock(5, 1))]);
+    store::add_first_stock(&mut conn, &first).await.unwrap();
     let (listed, delisted) = (Listing::Listed(facts("PEAR")), Listing::Delisted(facts("FIG")));
     store::save_listings(&mut conn, &BTreeMap::from([(PEAR, &listed), (ProductId(8), &delisted)])).await.unwrap();
     store::add_stock(&mut conn, &BTreeMap::from([(PEAR, stock(2, -1))])).await.unwrap();
@@ -65,7 +72,7 @@ async fn every_kind_of_listing_reads_back_beside_its_stock() {
 async fn the_lock_shows_what_the_other_partition_left() {
     let pool = database::migrated().await;
     let mut first = pool.acquire().await.unwrap();
-    store::add_stock(&mut first, &BTreeMap::from([(PEAR, stock(5, 0))])).await.unwrap();
+    store::add_first_stock(&mut first, &BTreeMap::from([(PEAR, stock(5, 0))])).await.unwrap();
     let mut tx = first.begin().await.unwrap();
     store::lock_products(&mut tx, &[7]).await.unwrap();
     let other = tokio::spawn({
@@ -79,6 +86,29 @@ async fn the_lock_shows_what_the_other_partition_left() {
     store::add_stock(&mut tx, &BTreeMap::from([(PEAR, stock(0, 4))])).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(other.await.unwrap()[&PEAR].stock, stock(5, 4));
+}
+
+/// Two partitions touch a product that has no row: neither could lock it, and both count.
+#[tokio::test]
+async fn a_product_that_two_partitions_touch_first_gets_one_row_with_the_sum() {
+    let pool = database::migrated().await;
+    let mut first = pool.acquire().await.unwrap();
+    let mut tx = first.begin().await.unwrap();
+    assert_eq!(store::lock_products(&mut tx, &[7]).await.unwrap(), BTreeMap::new());
+    store::add_first_stock(&mut tx, &BTreeMap::from([(PEAR, stock(5, 1))])).await.unwrap();
+    let other = tokio::spawn({
+        let pool = pool.clone();
+        async move {
+            let mut second = pool.acquire().await.unwrap();
+            assert_eq!(store::lock_products(&mut second, &[7]).await.unwrap(), BTreeMap::new());
+            store::add_first_stock(&mut second, &BTreeMap::from([(PEAR, stock(2, -1))])).await.unwrap();
+        }
+    });
+    waits_for_a_lock(&pool).await;
+    tx.commit().await.unwrap();
+    other.await.unwrap();
+    let found = store::find_product(&mut first, PEAR).await.unwrap().unwrap();
+    assert_eq!(found, Product { listing: Listing::Never, stock: stock(7, 0) });
 }
 
 async fn waits_for_a_lock(pool: &sqlx::PgPool) {

@@ -84,7 +84,7 @@ impl Stand {
             ((OrderId(7), NoticeKind::PaymentReminder), &skipped),
         ]);
         let mut conn = stand.pool.acquire().await.unwrap();
-        store::save_notices(&mut conn, 0, &rows).await.unwrap();
+        store::insert_notices(&mut conn, 0, &rows).await.unwrap();
         stand
     }
 }

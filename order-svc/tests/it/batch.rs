@@ -13,6 +13,7 @@ use events::payment::{PaymentCaptured, PaymentEvent};
 use events::record::Recorded;
 use events::time::Timestamp;
 use order_svc::processor::{Input, Orders};
+use order_svc::state::{Order, State, Status};
 use order_svc::store;
 use sqlx::PgConnection;
 
@@ -152,6 +153,43 @@ async fn later_inputs_of_a_batch_see_its_earlier_events_and_facts() {
     assert_eq!((about.key, about.refused.as_deref()), (2, Some("ORDER_NOT_PLACED")));
     assert_eq!(SERVICE.about(&log[0].event).refused.as_deref(), Some("UNKNOWN_PRODUCT"));
     assert_eq!(SERVICE.about(&log[1].event).correlation, Some(2));
+}
+
+#[tokio::test]
+async fn an_order_that_is_placed_and_confirmed_in_one_batch_is_one_row() {
+    let live = database::migrated().await;
+    let mut live = live.acquire().await.unwrap();
+    let inputs = [listed(7, 99), place(1, 7), captured(1, false).unwrap(), cancel(1), place(2, 7)];
+    let log = batch(&mut live, &inputs, 1).await;
+    assert_eq!(names(&log), ["OrderPlaced", "OrderConfirmed", "CommandRefused", "OrderPlaced"]);
+    let loaded = store::load_orders(&mut live, &[1, 2]).await.unwrap();
+    let said: Vec<_> = loaded.values().map(|order| (order.status(), order.version(), order.last_sequence())).collect();
+    let expected = [(Some(Status::Confirmed), Some(2), Some(2)), (Some(Status::Placed), Some(1), Some(4))];
+    assert_eq!(said, expected);
+
+    let folded = database::migrated().await;
+    let mut folded = folded.acquire().await.unwrap();
+    fold(&mut folded, &log).await;
+    assert_eq!(rows(&mut folded).await, rows(&mut live).await);
+}
+
+#[tokio::test]
+async fn an_order_of_an_earlier_batch_is_changed_beside_a_new_one() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    batch(&mut conn, &[listed(7, 99), place(1, 7), place(2, 7)], 1).await;
+    let before = store::load_orders(&mut conn, &[1]).await.unwrap();
+    // The refusal of an order nobody placed makes no row; placed later, it is a new one all the same.
+    let inputs = [cancel(3), captured(1, false).unwrap(), place(3, 7), cancel(2), cancel(9)];
+    let log = batch(&mut conn, &inputs, 3).await;
+    let expected = ["CommandRefused", "OrderConfirmed", "OrderPlaced", "OrderCancelled", "CommandRefused"];
+    assert_eq!(names(&log), expected);
+    let after = store::load_orders(&mut conn, &[1, 2, 3, 9]).await.unwrap();
+    let statuses: Vec<_> = after.values().filter_map(State::status).collect();
+    assert_eq!(statuses, [Status::Confirmed, Status::Cancelled, Status::Placed]);
+    let State::Placed { order: placed, .. } = &before[&OrderId(1)] else { panic!("{before:?}") };
+    let State::Confirmed(confirmed) = &after[&OrderId(1)] else { panic!("{after:?}") };
+    assert_eq!(*confirmed, Order { version: 2, last_sequence: 4, ..placed.clone() }, "lines and customer stay");
 }
 
 #[tokio::test]

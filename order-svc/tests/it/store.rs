@@ -76,7 +76,7 @@ fn borrowed(states: &BTreeMap<OrderId, State>) -> BTreeMap<OrderId, &State> {
 async fn every_kind_of_order_reads_back() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
-    store::save_orders(&mut conn, 3, &borrowed(&all())).await.unwrap();
+    store::insert_orders(&mut conn, 3, &borrowed(&all())).await.unwrap();
     let loaded = store::load_orders(&mut conn, &[6, 5, 4, 3, 2, 1, 99]).await.unwrap();
     assert_eq!(loaded, all());
 }
@@ -85,12 +85,34 @@ async fn every_kind_of_order_reads_back() {
 async fn an_order_that_moves_on_keeps_what_it_was_placed_with() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
-    let before = BTreeMap::from([(OrderId(1), placed(1, "c-1"))]);
-    store::save_orders(&mut conn, 0, &borrowed(&before)).await.unwrap();
-    let moved = Order { version: 2, updated_at: Timestamp(T0 + 9), last_sequence: 8, ..order(1, "c-1") };
-    let after = BTreeMap::from([(OrderId(1), State::Confirmed(moved))]);
-    store::save_orders(&mut conn, 0, &borrowed(&after)).await.unwrap();
-    assert_eq!(store::load_orders(&mut conn, &[1]).await.unwrap(), after);
+    let before: BTreeMap<_, _> = [1, 2, 3, 4].map(|id| (OrderId(id), placed(id, "c-1"))).into();
+    store::insert_orders(&mut conn, 0, &borrowed(&before)).await.unwrap();
+    let moved = |id| Order { version: 2, updated_at: Timestamp(T0 + 9), last_sequence: 8, ..order(id, "c-1") };
+    let (reason, customer_reason) = (CancelReason::Customer, Some(CustomerReason::FoundCheaper));
+    let mut after = BTreeMap::from([
+        (OrderId(1), State::Confirmed(moved(1))),
+        (OrderId(2), State::Cancelled { order: moved(2), reason, customer_reason }),
+        (OrderId(3), State::Expired(moved(3))),
+    ]);
+    // Whatever the state says of them: they are not written.
+    let strange = Order { customer_id: "c-2".to_owned(), lines: Vec::new(), total: usd(1), ..moved(1) };
+    let mut written = after.clone();
+    written.insert(OrderId(1), State::Confirmed(strange));
+    store::update_orders(&mut conn, &borrowed(&written)).await.unwrap();
+    after.insert(OrderId(4), placed(4, "c-1"));
+    assert_eq!(store::load_orders(&mut conn, &[1, 2, 3, 4]).await.unwrap(), after);
+    let window = Window { from: Timestamp(0), until: Timestamp(T0 + 1_000_000), limit: 10 };
+    assert_eq!(store::due_timers(&mut conn, 0, window).await.unwrap().len(), 1, "the others have none any more");
+}
+
+#[tokio::test]
+async fn an_order_that_has_a_row_gets_no_second_one() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    let order = BTreeMap::from([(OrderId(1), placed(1, "c-1"))]);
+    store::insert_orders(&mut conn, 0, &borrowed(&order)).await.unwrap();
+    let again = store::insert_orders(&mut conn, 0, &borrowed(&order)).await.unwrap_err();
+    assert_eq!(again.as_database_error().unwrap().code().as_deref(), Some("23505"));
 }
 
 #[tokio::test]
@@ -99,9 +121,9 @@ async fn timers_are_those_of_the_partition_and_the_window() {
     let mut conn = pool.acquire().await.unwrap();
     assert_eq!(store::next_timer(&mut conn, 0).await.unwrap(), None);
     let of_zero: BTreeMap<_, _> = [1, 2, 3].map(|id| (OrderId(id), placed(id, "c-1"))).into();
-    store::save_orders(&mut conn, 0, &borrowed(&of_zero)).await.unwrap();
+    store::insert_orders(&mut conn, 0, &borrowed(&of_zero)).await.unwrap();
     let of_one: BTreeMap<_, _> = [(OrderId(4), placed(4, "c-1")), (OrderId(6), rejected(6))].into();
-    store::save_orders(&mut conn, 1, &borrowed(&of_one)).await.unwrap();
+    store::insert_orders(&mut conn, 1, &borrowed(&of_one)).await.unwrap();
 
     let due = |n: i64| Timestamp(T0 + 900_000 + n);
     let mark = |n: i64| (OrderId(n), SetBy { event_id: EventId(n + 1_000), sequence: n });
@@ -118,7 +140,7 @@ async fn timers_are_those_of_the_partition_and_the_window() {
 async fn lists_are_filtered_and_newest_first() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
-    store::save_orders(&mut conn, 0, &borrowed(&all())).await.unwrap();
+    store::insert_orders(&mut conn, 0, &borrowed(&all())).await.unwrap();
     let mut list = async |filter: OrderFilter<'static>, limit| -> Vec<i64> {
         let states = store::list_orders(&mut conn, filter, limit).await.unwrap();
         states.iter().map(|state| state.order_id().unwrap().0).collect()
@@ -131,6 +153,23 @@ async fn lists_are_filtered_and_newest_first() {
     let cancelled = OrderFilter { customer_id: Some("c-1"), status: Some(Status::Cancelled), ..none };
     assert_eq!(list(cancelled, 10).await, [4, 3]);
     assert_eq!(list(OrderFilter { customer_id: Some("c-9"), ..none }, 10).await, [0_i64; 0]);
+    let by_status: [(_, &[i64]); 5] = [
+        (Status::Placed, &[1]),
+        (Status::Confirmed, &[2]),
+        (Status::Cancelled, &[4, 3]),
+        (Status::Expired, &[5]),
+        (Status::Rejected, &[6]),
+    ];
+    assert_eq!(by_status.map(|(status, _)| status), Status::ALL);
+    for (status, expected) in by_status {
+        let of_status = OrderFilter { status: Some(status), ..none };
+        assert_eq!(list(of_status, 10).await, expected, "{status:?}");
+        let (whose, others) = if status == Status::Expired { ("c-2", "c-1") } else { ("c-1", "c-2") };
+        assert_eq!(list(OrderFilter { customer_id: Some(whose), ..of_status }, 10).await, expected, "{status:?}");
+        assert_eq!(list(OrderFilter { customer_id: Some(others), ..of_status }, 10).await, [0_i64; 0], "{status:?}");
+        let behind = OrderFilter { before: Some(OrderId(expected[0])), ..of_status };
+        assert_eq!(list(behind, 10).await, expected[1..], "{status:?}");
+    }
 }
 
 #[tokio::test]

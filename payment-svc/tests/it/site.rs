@@ -115,7 +115,12 @@ impl Stand {
     /// Puts a payment there, as the processor would.
     pub(crate) async fn save(&self, state: &State) {
         let mut conn = self.pool.acquire().await.unwrap();
-        store::save_payments(&mut conn, 0, &[state]).await.unwrap();
+        let order_id = state.payment().unwrap().order_id.0;
+        let known = store::load_payments(&mut conn, &[order_id]).await.unwrap();
+        match known.is_empty() {
+            true => store::insert_payments(&mut conn, 0, &[state]).await.unwrap(),
+            false => store::update_payments(&mut conn, &[state]).await.unwrap(),
+        }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
