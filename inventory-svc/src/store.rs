@@ -26,12 +26,11 @@ pub async fn load_reservations(
     conn: &mut PgConnection,
     order_ids: &[i64],
 ) -> Result<BTreeMap<OrderId, Reservation>, sqlx::Error> {
-    let rows: Vec<ReservationRow> = sqlx::query_as(
-        "SELECT order_id, status, customer_id, lines::text AS lines FROM reservations WHERE order_id = ANY($1)",
-    )
-    .bind(order_ids)
-    .fetch_all(conn)
-    .await?;
+    let rows: Vec<ReservationRow> =
+        sqlx::query_as("SELECT order_id, status, customer_id, lines FROM reservations WHERE order_id = ANY($1)")
+            .bind(order_ids)
+            .fetch_all(conn)
+            .await?;
     rows.into_iter().map(|row| Ok((OrderId(row.order_id), row.reservation()?))).collect()
 }
 
@@ -44,7 +43,7 @@ pub async fn insert_reservations(
     let rows = rows(reservations);
     sqlx::query(
         "INSERT INTO reservations (partition, order_id, status, customer_id, lines)
-         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[])::jsonb",
+         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[])",
     )
     .bind(partition)
     .bind(column(&rows, |row| row.order_id))

@@ -30,7 +30,7 @@ pub const MIGRATIONS: MigrationSet = MigrationSet { schema: Schema::Projection, 
 /// The orders of these IDs; one that was never placed is missing.
 pub async fn load_orders(conn: &mut PgConnection, order_ids: &[i64]) -> Result<BTreeMap<OrderId, State>, sqlx::Error> {
     let rows: Vec<OrderRow> = sqlx::query_as(
-        "SELECT order_id, status, version, customer_id, lines::text AS lines, total_amount, currency, reason,
+        "SELECT order_id, status, version, customer_id, lines, total_amount, currency, reason,
                 customer_reason, pay_by, placed_at, updated_at, last_sequence, expires_at, expires_set_by,
                 expires_set_by_sequence
          FROM orders WHERE order_id = ANY($1)",
@@ -52,7 +52,7 @@ pub async fn insert_orders(
         "INSERT INTO orders (partition, order_id, customer_id, lines, total_amount, currency, pay_by, placed_at, status,
                              version, reason, customer_reason, updated_at, last_sequence, expires_at, expires_set_by,
                              expires_set_by_sequence)
-         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[])::jsonb, unnest($5::bigint[]),
+         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::bigint[]),
                 unnest($6::text[]), unnest($7::timestamptz[]), unnest($8::timestamptz[]), unnest($9::text[]),
                 unnest($10::bigint[]), unnest($11::text[]), unnest($12::text[]), unnest($13::timestamptz[]),
                 unnest($14::bigint[]), unnest($15::timestamptz[]), unnest($16::bigint[]), unnest($17::bigint[])",
@@ -201,7 +201,7 @@ pub async fn list_orders(
     limit: i64,
 ) -> Result<Vec<State>, sqlx::Error> {
     let rows: Vec<OrderRow> = sqlx::query_as(
-        "SELECT order_id, status, version, customer_id, lines::text AS lines, total_amount, currency, reason,
+        "SELECT order_id, status, version, customer_id, lines, total_amount, currency, reason,
                 customer_reason, pay_by, placed_at, updated_at, last_sequence, expires_at, expires_set_by,
                 expires_set_by_sequence
          FROM orders

@@ -1,6 +1,7 @@
 -- Orders: the fold of order.events. One row per order that was ever placed or rejected.
 --
--- lines: as JSON of the API, with unit prices, or without them in a rejected order. reason: of a cancellation or
+-- lines: as JSON of the API, with unit prices, or without them in a rejected order; text, since no statement looks into
+-- them: jsonb is parsed when a row is written, printed when it is read, and larger. reason: of a cancellation or
 -- rejection. expires_*: the timer of an open order and the event that set it; null in a final one.
 CREATE TABLE orders (
     order_id                bigint PRIMARY KEY,
@@ -8,7 +9,7 @@ CREATE TABLE orders (
     status                  text NOT NULL,
     version                 bigint NOT NULL,
     customer_id             text NOT NULL,
-    lines                   jsonb NOT NULL,
+    lines                   text NOT NULL,
     total_amount            bigint,
     currency                text,
     reason                  text,
