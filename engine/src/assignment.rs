@@ -259,6 +259,7 @@ impl<S: Service> Supervisor<S> {
             timers: Timers::new(left.now, self.shared.settings.timer_grace, left.next_timer),
             clock: Clock::new(left.now),
             sequences,
+            acked: left.outputs,
             model: left.model,
         })))
     }

@@ -3,14 +3,13 @@
 //! State, positions, commands, tries and output commit together or not at all. What is sent, called or answered
 //! afterwards is the processor's. The transaction lives in a spawned task, which nothing drops half-way (PITFALLS P2.1).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use events::id::CommandId;
 use events::record::{CommandRef, SetBy};
 use events::time::Timestamp;
 use sqlx::{Connection, PgConnection};
 
+use crate::batch_store::{self, Finish};
 use crate::calls::Scheduling;
 use crate::decision::Decision;
 use crate::intake::{Death, Input, Place};
@@ -58,8 +57,9 @@ pub(crate) struct Batch<I> {
     pub(crate) sequences: [i64; 3],
     /// How far the read model of the foreign topic got.
     pub(crate) model: Place,
-    /// What Kafka has by now.
+    /// What Kafka has by now, and what of that is written already.
     pub(crate) acked: [OutputState; 3],
+    pub(crate) acked_before: [OutputState; 3],
     pub(crate) acked_batch: i64,
     pub(crate) scheduling: Scheduling,
 }
@@ -149,18 +149,13 @@ async fn fill<S: Service>(
     batch: &Batch<S::Input>,
     conn: &mut PgConnection,
 ) -> Result<Committed, BatchError> {
-    let places = shared.places(&batch.items);
-    let acked: Vec<_> =
-        shared.outputs.iter().cloned().zip(batch.acked).filter(|(_, state)| state.acked_sequence > 0).collect();
-    let now = store::fence(conn, owned, &places, &acked, batch.acked_batch)
-        .await
-        .map_err(database)?
-        .ok_or(BatchError::Fenced)?;
+    let commands = commands(&batch.items);
+    let fence = batch_store::fence(conn, owned, &commands).await.map_err(database)?;
+    let (now, repeated) = fence.ok_or(BatchError::Fenced)?;
     let timers = match batch.window {
         Some(window) => shared.service.due_timers(conn, owned.partition, window).await.map_err(database)?,
         None => Vec::new(),
     };
-    let repeated = repeated_commands(conn, &batch.items).await.map_err(database)?;
     let mut inputs: Vec<&S::Input> = batch.items.iter().filter_map(|item| item.what.input()).collect();
     inputs.extend(timers.iter().map(|timer| &timer.input));
     let mut states = shared.service.load(conn, owned.partition, &inputs, &[]).await.map_err(database)?;
@@ -174,11 +169,14 @@ async fn fill<S: Service>(
         timers_fired += usize::from(decision.fire(&timer.input, timer.set_by, &mut states)?);
     }
     shared.service.save(conn, owned.partition, &states).await.map_err(database)?;
-    save(shared, conn, owned, batch, &decision).await.map_err(database)?;
+    schedule(conn, owned, &batch.scheduling).await.map_err(database)?;
     let next_timer = match batch.window {
         Some(_) => shared.service.next_timer(conn, owned.partition).await.map_err(database)?,
         None => None,
     };
+    if !finish(shared, conn, owned, batch, &decision).await.map_err(database)? {
+        return Err(BatchError::Fenced);
+    }
     Ok(Committed {
         now,
         records: decision.records,
@@ -228,40 +226,44 @@ impl<I> What<I> {
     }
 }
 
-async fn repeated_commands<I>(conn: &mut PgConnection, items: &[Item<I>]) -> Result<HashSet<CommandId>, sqlx::Error> {
-    let commands: Vec<i64> =
-        items.iter().filter_map(|item| item.what.command()).map(|command| command.command_id.0).collect();
-    if commands.is_empty() {
-        return Ok(HashSet::new());
-    }
-    store::taken_commands(conn, &commands).await
+fn commands<I>(items: &[Item<I>]) -> Vec<i64> {
+    items.iter().filter_map(|item| item.what.command()).map(|command| command.command_id.0).collect()
 }
 
-/// What was decided, beside the states.
-async fn save<S: Service>(
-    shared: &Shared<S>,
-    conn: &mut PgConnection,
-    owned: Owned,
-    batch: &Batch<S::Input>,
-    decision: &Decision<'_, S>,
-) -> Result<(), sqlx::Error> {
-    store::save_commands(conn, &decision.taken).await?;
-    if let Some(topic) = shared.description.read_model
-        && decision.model != batch.model
-    {
-        store::save_read_model(conn, topic, owned.partition, decision.model).await?;
-    }
-    let Scheduling { tries, forget } = &batch.scheduling;
+async fn schedule(conn: &mut PgConnection, owned: Owned, scheduling: &Scheduling) -> Result<(), sqlx::Error> {
+    let Scheduling { tries, forget } = scheduling;
     if !tries.is_empty() {
         store::save_tries(conn, owned.partition, tries).await?;
     }
     if !forget.is_empty() {
         store::forget_tries(conn, owned.partition, forget).await?;
     }
-    if !decision.records.is_empty() {
-        let sequences = shared.outputs.iter().cloned().zip(decision.sequences).zip(batch.sequences);
-        let moved = sequences.filter(|((_, now), before)| now != before).map(|(moved, _)| moved);
-        store::save_output(conn, owned, &pack(&decision.records), &moved.collect::<Vec<_>>()).await?;
-    }
     Ok(())
+}
+
+/// What was decided, beside the states, and how far everything got.
+async fn finish<S: Service>(
+    shared: &Shared<S>,
+    conn: &mut PgConnection,
+    owned: Owned,
+    batch: &Batch<S::Input>,
+    decision: &Decision<'_, S>,
+) -> Result<bool, sqlx::Error> {
+    if let Some(topic) = shared.description.read_model
+        && decision.model != batch.model
+    {
+        store::save_read_model(conn, topic, owned.partition, decision.model).await?;
+    }
+    let outputs: Vec<(String, OutputState)> = (0..shared.outputs.len())
+        .filter(|at| decision.sequences[*at] != batch.sequences[*at] || batch.acked[*at] != batch.acked_before[*at])
+        .map(|at| (shared.outputs[at].clone(), OutputState { sequence: decision.sequences[at], ..batch.acked[at] }))
+        .collect();
+    let finish = Finish {
+        places: &shared.places(&batch.items),
+        outputs: &outputs,
+        acked_batch: batch.acked_batch,
+        records: (!decision.records.is_empty()).then(|| pack(&decision.records)),
+        taken: &decision.taken,
+    };
+    batch_store::finish(conn, owned, finish).await
 }

@@ -10,13 +10,14 @@ use events::record::{Recorded, SetBy};
 use events::time::Timestamp;
 
 use crate::batch::{Batch, BatchError, Item, What};
+use crate::batch_store::TakenCommand;
 use crate::dead::{self, Scribe};
 use crate::intake::{Death, Input, Place};
 use crate::kafka::INPUT_BYTES_MAX;
 use crate::record::{OutRecord, Output, Record};
 use crate::service::Service;
 use crate::shared::Shared;
-use crate::store::{Owned, TakenCommand};
+use crate::store::Owned;
 
 /// A record of ours may not be larger than this with its headers: the topic's limit, less room for the batch around it.
 const EVENT_BYTES_MAX: usize = INPUT_BYTES_MAX - 1_024;

@@ -15,13 +15,14 @@ use events::snowflake;
 use events::time::Timestamp;
 use sqlx::{Connection, PgConnection, PgPool};
 
+use crate::batch_store::{self, TakenCommand};
 use crate::intake::Place;
 use crate::kafka::Kafka;
 use crate::model;
 use crate::own_log::{self, Partition, Reader};
 use crate::record::{Output, Record};
 use crate::service::Service;
-use crate::store::{self, OutputState, TakenCommand};
+use crate::store::{self, OutputState};
 
 /// What a fold reads from and writes to.
 #[derive(Debug)]
@@ -209,7 +210,7 @@ async fn evolve<S: Service>(
         service.evolve(&mut states, recorded);
     }
     service.save(conn, partition, &states).await?;
-    store::save_commands(conn, &taken).await
+    batch_store::save_commands(conn, &taken).await
 }
 
 /// A record is applied, refused or dead: whichever own record names it as its cause, it is not read again.

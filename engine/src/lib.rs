@@ -12,6 +12,7 @@ pub mod append;
 mod assignment;
 pub mod barriers;
 mod batch;
+mod batch_store;
 mod calls;
 pub mod clock;
 mod consumer;

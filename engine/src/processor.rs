@@ -23,7 +23,7 @@ use crate::publisher::Publisher;
 use crate::service::{Service, Window};
 use crate::shared::Shared;
 use crate::status::State;
-use crate::store::{self, Owned};
+use crate::store::{self, OutputState, Owned};
 use crate::timers::{Clock, Ends, Timers};
 
 /// An idle processor forgets acknowledged outbox rows after this.
@@ -63,6 +63,8 @@ pub(crate) struct Processor<S: Service> {
     apart: bool,
     backoff: Duration,
     forgotten_batch: i64,
+    /// What Kafka has of the own topics, as far as that is written.
+    acked: [OutputState; 3],
     ends: (mpsc::UnboundedSender<Option<Ends>>, mpsc::UnboundedReceiver<Option<Ends>>),
     last_commit: Instant,
 }
@@ -76,6 +78,8 @@ pub(crate) struct Prepared {
     pub(crate) timers: Timers,
     pub(crate) clock: Clock,
     pub(crate) sequences: [i64; 3],
+    /// What the database says of the own topics.
+    pub(crate) acked: [OutputState; 3],
     pub(crate) model: Place,
 }
 
@@ -98,6 +102,7 @@ impl<S: Service> Processor<S> {
             apart: false,
             backoff: BACKOFF_MIN,
             forgotten_batch: prepared.owned.batch,
+            acked: prepared.acked,
             ends: mpsc::unbounded_channel(),
             last_commit: Instant::now(),
             shared,
@@ -208,6 +213,7 @@ impl<S: Service> Processor<S> {
             sequences: self.sequences,
             model: self.model,
             acked: progress.acked,
+            acked_before: self.acked,
             acked_batch: progress.acked_batch,
             scheduling: self.calls.take_scheduling(),
         };
@@ -242,6 +248,7 @@ impl<S: Service> Processor<S> {
         self.model = committed.model;
         self.places.extend(shared.places(&batch.items));
         self.forgotten_batch = batch.acked_batch;
+        self.acked = batch.acked;
         self.clock = Clock::new(committed.now);
         self.timers.set(committed.timer_set);
         if batch.window.is_some() {

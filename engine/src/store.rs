@@ -1,11 +1,10 @@
-//! What the engine keeps in Postgres: owners, positions, sequences, the outbox, tries of effects, taken commands.
+//! What the engine keeps in Postgres: owners, positions, sequences, the outbox, tries of effects.
 //!
-//! One function per statement; the caller owns the transaction. Names are unqualified: `search_path` leads to the
+//! What every batch writes is [`crate::batch_store`]'s. One function per statement; the caller owns the transaction. Names are unqualified: `search_path` leads to the
 //! schemas `engine` and `projection`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use events::id::CommandId;
 use events::time::Timestamp;
 use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
@@ -47,18 +46,6 @@ pub(crate) struct StoredTry {
     pub(crate) kind: String,
     pub(crate) attempts: i32,
     pub(crate) next_try_at: Timestamp,
-}
-
-/// A command that an event of this batch settles.
-#[derive(Debug, Clone)]
-pub(crate) struct TakenCommand {
-    pub(crate) command: events::record::CommandRef,
-    pub(crate) partition: i32,
-    pub(crate) sequence: i64,
-    pub(crate) outcome: Option<String>,
-    pub(crate) event_type: &'static str,
-    pub(crate) subject: i64,
-    pub(crate) at: Timestamp,
 }
 
 /// Becomes the owner of these processors: in a transaction of its own, before anything is read (H3).
@@ -176,124 +163,6 @@ pub(crate) async fn save_read_model(
     .bind(partition)
     .bind(place.last_sequence)
     .bind(place.next_offset)
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// The first statement of a batch: fences, moves the positions, and forgets what Kafka has. Returns Postgres' clock, or
-/// `None` when another owner, or another batch of this one, got ahead.
-pub(crate) async fn fence(
-    conn: &mut PgConnection,
-    owned: Owned,
-    places: &[(String, Place)],
-    acked: &[(String, OutputState)],
-    acked_batch: i64,
-) -> Result<Option<Timestamp>, sqlx::Error> {
-    let topics: Vec<&str> = places.iter().map(|(topic, _)| topic.as_str()).collect();
-    let offsets: Vec<i64> = places.iter().map(|(_, place)| place.next_offset).collect();
-    let sequences: Vec<i64> = places.iter().map(|(_, place)| place.last_sequence).collect();
-    let own: Vec<&str> = acked.iter().map(|(topic, _)| topic.as_str()).collect();
-    let own_sequences: Vec<i64> = acked.iter().map(|(_, state)| state.acked_sequence).collect();
-    let own_offsets: Vec<i64> = acked.iter().map(|(_, state)| state.acked_offset).collect();
-    let row: (i64, OffsetDateTime) = sqlx::query_as(
-        "WITH fenced AS (
-             UPDATE processors SET batch = batch + 1 WHERE partition = $1 AND epoch = $2 AND batch = $3
-             RETURNING partition),
-         moved AS (
-             INSERT INTO positions AS p (partition, topic, next_offset, last_sequence)
-             SELECT $1, u.topic, u.next_offset, u.last_sequence
-             FROM UNNEST($4::text[], $5::bigint[], $6::bigint[]) AS u (topic, next_offset, last_sequence), fenced
-             ON CONFLICT (partition, topic) DO UPDATE
-             SET next_offset = EXCLUDED.next_offset, last_sequence = EXCLUDED.last_sequence),
-         acked AS (
-             INSERT INTO outputs AS o (partition, topic, sequence, acked_sequence, acked_offset)
-             SELECT $1, u.topic, u.sequence, u.sequence, u.position
-             FROM UNNEST($7::text[], $8::bigint[], $9::bigint[]) AS u (topic, sequence, position), fenced
-             ON CONFLICT (partition, topic) DO UPDATE
-             SET acked_sequence = EXCLUDED.acked_sequence, acked_offset = EXCLUDED.acked_offset),
-         forgotten AS (
-             DELETE FROM outbox WHERE partition = $1 AND batch <= $10 AND EXISTS (SELECT FROM fenced))
-         SELECT (SELECT count(*) FROM fenced), clock_timestamp()",
-    )
-    .bind(owned.partition)
-    .bind(owned.epoch)
-    .bind(owned.batch)
-    .bind(topics)
-    .bind(offsets)
-    .bind(sequences)
-    .bind(own)
-    .bind(own_sequences)
-    .bind(own_offsets)
-    .bind(acked_batch)
-    .fetch_one(conn)
-    .await?;
-    Ok((row.0 == 1).then(|| clock::from_utc(row.1)))
-}
-
-/// Which of these commands were taken already.
-pub(crate) async fn taken_commands(
-    conn: &mut PgConnection,
-    commands: &[i64],
-) -> Result<HashSet<CommandId>, sqlx::Error> {
-    let rows: Vec<(i64,)> = sqlx::query_as("SELECT command_id FROM commands WHERE command_id = ANY($1)")
-        .bind(commands)
-        .fetch_all(conn)
-        .await?;
-    Ok(rows.into_iter().map(|(id,)| CommandId(id)).collect())
-}
-
-/// Remembers commands for ever. Live and in a fold alike: a command's first event counts.
-pub(crate) async fn save_commands(conn: &mut PgConnection, taken: &[TakenCommand]) -> Result<(), sqlx::Error> {
-    if taken.is_empty() {
-        return Ok(());
-    }
-    let mut sorted: Vec<&TakenCommand> = taken.iter().collect();
-    sorted.sort_by_key(|taken| taken.command.command_id);
-    let column = |field: fn(&TakenCommand) -> Option<&str>| -> Vec<Option<String>> {
-        sorted.iter().map(|taken| field(taken).map(str::to_owned)).collect()
-    };
-    sqlx::query(
-        "INSERT INTO commands (command_id, caller, key_hash, fingerprint, partition, sequence, outcome, event_type,
-                               subject, at)
-         SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::text[],
-                              $8::text[], $9::bigint[], $10::timestamptz[])
-         ON CONFLICT (command_id) DO NOTHING",
-    )
-    .bind(sorted.iter().map(|taken| taken.command.command_id.0).collect::<Vec<_>>())
-    .bind(column(|taken| taken.command.caller.as_deref()))
-    .bind(column(|taken| taken.command.key_hash.as_deref()))
-    .bind(column(|taken| taken.command.fingerprint.as_deref()))
-    .bind(sorted.iter().map(|taken| taken.partition).collect::<Vec<_>>())
-    .bind(sorted.iter().map(|taken| taken.sequence).collect::<Vec<_>>())
-    .bind(column(|taken| taken.outcome.as_deref()))
-    .bind(sorted.iter().map(|taken| taken.event_type).collect::<Vec<_>>())
-    .bind(sorted.iter().map(|taken| taken.subject).collect::<Vec<_>>())
-    .bind(sorted.iter().map(|taken| clock::to_utc(taken.at)).collect::<Vec<_>>())
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// The last write of a batch: its records as one outbox row, and the sequences they took.
-pub(crate) async fn save_output(
-    conn: &mut PgConnection,
-    owned: Owned,
-    records: &[u8],
-    sequences: &[(String, i64)],
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "WITH counted AS (
-             INSERT INTO outputs AS o (partition, topic, sequence, acked_sequence, acked_offset)
-             SELECT $1, u.topic, u.sequence, 0, -1 FROM UNNEST($4::text[], $5::bigint[]) AS u (topic, sequence)
-             ON CONFLICT (partition, topic) DO UPDATE SET sequence = EXCLUDED.sequence)
-         INSERT INTO outbox (partition, batch, records) VALUES ($1, $2, $3)",
-    )
-    .bind(owned.partition)
-    .bind(owned.batch + 1)
-    .bind(records)
-    .bind(sequences.iter().map(|(topic, _)| topic.as_str()).collect::<Vec<_>>())
-    .bind(sequences.iter().map(|(_, sequence)| *sequence).collect::<Vec<_>>())
     .execute(conn)
     .await?;
     Ok(())
