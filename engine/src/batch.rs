@@ -1,23 +1,28 @@
-//! One batch: everything a processor takes in at once, in one Postgres transaction (DESIGN §2).
+//! One batch: everything a processor takes in at once, in one Postgres transaction (DESIGN §2), which it may share with
+//! other processors of its process (ADR 6).
 //!
 //! State, positions, commands, tries and output commit together or not at all. What is sent, called or answered
 //! afterwards is the processor's. The transaction lives in a spawned task, which nothing drops half-way (PITFALLS P2.1).
 
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use events::record::{CommandRef, SetBy};
 use events::time::Timestamp;
+use futures_util::FutureExt as _;
 use sqlx::{Connection, PgConnection};
 
-use crate::batch_store::{self, Finish};
+use crate::batch_store::{self, Fenced, Finished, TakenCommand};
 use crate::calls::Scheduling;
-use crate::decision::Decision;
+use crate::decision::{Decided, Decision};
 use crate::intake::{Death, Input, Place};
 use crate::pool::is_record_fault;
 use crate::record::{OutRecord, Record, pack};
 use crate::service::{EffectMark, Failure, Service, Window};
 use crate::shared::Shared;
 use crate::store::{self, OutputState, Owned};
+use crate::turns::Outcome;
 
 /// One thing a batch takes in.
 #[derive(Debug)]
@@ -84,7 +89,7 @@ pub(crate) enum BatchError {
     /// Another owner or another batch got ahead.
     Fenced,
     /// The COMMIT's outcome is unknown.
-    Unknown(sqlx::Error),
+    Unknown(String),
     /// Nothing was written; the same batch may be tried again.
     Outage(String),
     /// SQLSTATE 22 or 23: some record of the batch is at fault.
@@ -95,48 +100,80 @@ pub(crate) enum BatchError {
     Broken(String),
 }
 
-/// Runs a batch in a task of its own and hands it back.
-pub(crate) async fn run<S: Service>(
-    shared: &Arc<Shared<S>>,
-    owned: Owned,
-    batch: Batch<S::Input>,
-) -> (Batch<S::Input>, Result<Committed, BatchError>) {
-    let shared = Arc::clone(shared);
-    let task = tokio::spawn(async move {
-        let result = attempt(&shared, owned, &batch).await;
-        (batch, result)
-    });
-    match task.await {
-        Ok(done) => done,
-        // A panic in decide, evolve or the store: the supervisor sees it as the processor's own.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+/// A processor's share of a transaction.
+#[derive(Debug)]
+pub(crate) struct Part<I> {
+    pub(crate) owned: Owned,
+    pub(crate) batch: Batch<I>,
 }
 
-async fn attempt<S: Service>(
-    shared: &Shared<S>,
-    owned: Owned,
-    batch: &Batch<S::Input>,
-) -> Result<Committed, BatchError> {
-    let mut kept = shared.slots.connection().await.map_err(database)?;
+/// What a part of a transaction that is about to commit leaves; `None` when it was fenced and left out.
+type Filled = Vec<Option<Committed>>;
+
+/// Runs the batches of several processors in one transaction, each fenced by itself, and hands them back in their order.
+///
+/// If one of them is at fault, each runs again alone, so that a processor's trouble is its own.
+pub(crate) async fn run<S: Service>(shared: &Arc<Shared<S>>, parts: Vec<Part<S::Input>>) -> Vec<Outcome<S::Input>> {
+    let (parts, result) = together(shared, parts).await;
+    let shared_fate = match result {
+        Ok(Ok(committed)) => return hand_back(parts, committed.into_iter().map(|done| done.ok_or(BatchError::Fenced))),
+        Ok(Err(BatchError::Outage(reason))) => Some((reason, BatchError::Outage as fn(String) -> BatchError)),
+        Ok(Err(BatchError::Unknown(reason))) => Some((reason, BatchError::Unknown as fn(String) -> BatchError)),
+        Ok(Err(error)) if parts.len() == 1 => return hand_back(parts, std::iter::once(Err(error))),
+        Err(panic) if parts.len() == 1 => return vec![Err(panic)],
+        Ok(Err(BatchError::Fenced | BatchError::Fault(_) | BatchError::Failure(..) | BatchError::Broken(_)))
+        | Err(_) => None,
+    };
+    if let Some((reason, error)) = shared_fate {
+        let results: Vec<_> = parts.iter().map(|_| Err(error(reason.clone()))).collect();
+        return hand_back(parts, results.into_iter());
+    }
+    let mut outcomes = Vec::with_capacity(parts.len());
+    for part in parts {
+        outcomes.extend(Box::pin(run(shared, vec![part])).await);
+    }
+    outcomes
+}
+
+fn hand_back<I>(parts: Vec<Part<I>>, results: impl Iterator<Item = Result<Committed, BatchError>>) -> Vec<Outcome<I>> {
+    parts.into_iter().zip(results).map(|(part, result)| Ok((part.batch, result))).collect()
+}
+
+type Panic = Box<dyn std::any::Any + Send>;
+
+/// The transaction, in a task of its own. A panic in decide, evolve or the store comes back as its payload.
+async fn together<S: Service>(
+    shared: &Arc<Shared<S>>,
+    parts: Vec<Part<S::Input>>,
+) -> (Vec<Part<S::Input>>, Result<Result<Filled, BatchError>, Panic>) {
+    let shared = Arc::clone(shared);
+    let task = tokio::spawn(async move {
+        let result = AssertUnwindSafe(attempt(&shared, &parts)).catch_unwind().await;
+        (parts, result)
+    });
+    task.await.expect("nothing else in it panics, and nobody ends it")
+}
+
+async fn attempt<S: Service>(shared: &Shared<S>, parts: &[Part<S::Input>]) -> Result<Filled, BatchError> {
+    let mut kept = shared.connections.get().await.map_err(database)?;
     let mut tx = kept.connection.begin().await.map_err(database)?;
-    let committed = match fill(shared, owned, batch, &mut tx).await {
-        Ok(committed) => committed,
-        Err(error) => {
+    let filled = match fill(shared, parts, &mut tx).await {
+        Ok(filled) if filled.iter().any(Option::is_some) => filled,
+        other => {
             // Explicit, so that a connection never goes back with a transaction open.
             if let Err(rollback) = tx.rollback().await {
                 tracing::debug!(error = %rollback, "rollback failed; the connection is gone");
             }
-            return Err(error);
+            return other;
         }
     };
     // A deferred constraint speaks at the COMMIT, and then the outcome is known.
     tx.commit().await.map_err(|error| match is_record_fault(&error) {
         true => BatchError::Fault(error),
-        false => BatchError::Unknown(error),
+        false => BatchError::Unknown(error.to_string()),
     })?;
-    shared.slots.keep(kept);
-    Ok(committed)
+    shared.connections.keep(kept);
+    Ok(filled)
 }
 
 fn database(error: sqlx::Error) -> BatchError {
@@ -145,48 +182,100 @@ fn database(error: sqlx::Error) -> BatchError {
 
 async fn fill<S: Service>(
     shared: &Shared<S>,
-    owned: Owned,
-    batch: &Batch<S::Input>,
+    parts: &[Part<S::Input>],
     conn: &mut PgConnection,
-) -> Result<Committed, BatchError> {
-    let commands = commands(&batch.items);
-    let fence = batch_store::fence(conn, owned, &commands).await.map_err(database)?;
-    let (now, repeated) = fence.ok_or(BatchError::Fenced)?;
-    let timers = match batch.window {
-        Some(window) => shared.service.due_timers(conn, owned.partition, window).await.map_err(database)?,
-        None => Vec::new(),
-    };
-    let mut inputs: Vec<&S::Input> = batch.items.iter().filter_map(|item| item.what.input()).collect();
-    inputs.extend(timers.iter().map(|timer| &timer.input));
-    let mut states = shared.service.load(conn, owned.partition, &inputs, &[]).await.map_err(database)?;
+) -> Result<Filled, BatchError> {
+    let owners: Vec<Owned> = parts.iter().map(|part| part.owned).collect();
+    let commands: Vec<i64> = parts.iter().flat_map(|part| part.batch.commands()).collect();
+    let Fenced { now, held, taken: mut seen } = batch_store::fence(conn, &owners, &commands).await.map_err(database)?;
+    let live: Vec<&Part<S::Input>> = parts.iter().filter(|part| held.contains(&part.owned.partition)).collect();
+    if live.is_empty() {
+        return Ok(parts.iter().map(|_| None).collect());
+    }
+    let mut timers = Vec::with_capacity(live.len());
+    for part in &live {
+        timers.push(match part.batch.window {
+            Some(window) => shared.service.due_timers(conn, part.owned.partition, window).await.map_err(database)?,
+            None => Vec::new(),
+        });
+    }
+    let items = live.iter().flat_map(|part| &part.batch.items);
+    let mut inputs: Vec<&S::Input> = items.filter_map(|item| item.what.input()).collect();
+    inputs.extend(timers.iter().flatten().map(|timer| &timer.input));
+    let mut states = shared.service.load(conn, &inputs, &[]).await.map_err(database)?;
 
-    let mut decision = Decision::new(shared, owned, now, batch, repeated);
-    for (index, item) in batch.items.iter().enumerate() {
-        decision.take(index, item, &mut states)?;
+    let mut decided = Vec::with_capacity(live.len());
+    for (part, timers) in live.iter().zip(&timers) {
+        let mut decision = Decision::new(shared, part.owned, now, &part.batch, &mut seen);
+        for (index, item) in part.batch.items.iter().enumerate() {
+            decision.take(index, item, &mut states)?;
+        }
+        for timer in timers {
+            decision.fire(&timer.input, timer.set_by, &mut states)?;
+        }
+        decided.push(decision.end());
     }
-    let mut timers_fired = 0;
-    for timer in &timers {
-        timers_fired += usize::from(decision.fire(&timer.input, timer.set_by, &mut states)?);
+    shared.service.save(conn, shared.homes(), &states).await.map_err(database)?;
+    for (part, decided) in live.iter().zip(&decided) {
+        save_beside(shared, conn, part, decided).await.map_err(database)?;
     }
-    shared.service.save(conn, owned.partition, &states).await.map_err(database)?;
-    schedule(conn, owned, &batch.scheduling).await.map_err(database)?;
-    let next_timer = match batch.window {
-        Some(_) => shared.service.next_timer(conn, owned.partition).await.map_err(database)?,
-        None => None,
-    };
-    if !finish(shared, conn, owned, batch, &decision).await.map_err(database)? {
-        return Err(BatchError::Fenced);
+    finish(shared, conn, &live, &decided).await?;
+    let mut next_timers = HashMap::new();
+    for part in live.iter().filter(|part| part.batch.window.is_some()) {
+        let partition = part.owned.partition;
+        next_timers.insert(partition, shared.service.next_timer(conn, partition).await.map_err(database)?);
     }
-    Ok(Committed {
-        now,
-        records: decision.records,
-        sequences: decision.sequences,
-        model: decision.model,
-        timers_fired,
-        next_timer,
-        timer_set: shared.service.timer_set(&states),
-        effects_set: shared.service.effects_set(&states),
-    })
+    let mut left = Left::of(shared, &states);
+    let mut committed: HashMap<i32, Committed> = live
+        .iter()
+        .zip(decided)
+        .map(|(part, decided)| {
+            let partition = part.owned.partition;
+            let next_timer = next_timers.remove(&partition).flatten();
+            (partition, left.take(partition, now, decided, next_timer))
+        })
+        .collect();
+    Ok(parts.iter().map(|part| committed.remove(&part.owned.partition)).collect())
+}
+
+/// What the states of a transaction ask for next, by processor.
+struct Left {
+    timers: HashMap<i32, Timestamp>,
+    effects: HashMap<i32, Vec<EffectMark>>,
+}
+
+impl Left {
+    fn of<S: Service>(shared: &Shared<S>, states: &S::States) -> Self {
+        let homes = shared.homes();
+        let (mut timers, mut effects) = (HashMap::new(), HashMap::<i32, Vec<EffectMark>>::new());
+        for (key, at) in shared.service.timers_set(states) {
+            let earliest = timers.entry(homes.of(key)).or_insert(at);
+            *earliest = at.min(*earliest);
+        }
+        for mark in shared.service.effects_set(states) {
+            effects.entry(homes.of(mark.key)).or_default().push(mark);
+        }
+        Self { timers, effects }
+    }
+
+    fn take(&mut self, partition: i32, now: Timestamp, decided: Decided, next_timer: Option<Timestamp>) -> Committed {
+        Committed {
+            now,
+            records: decided.records,
+            sequences: decided.sequences,
+            model: decided.model,
+            timers_fired: decided.timers_fired,
+            next_timer,
+            timer_set: self.timers.remove(&partition),
+            effects_set: self.effects.remove(&partition).unwrap_or_default(),
+        }
+    }
+}
+
+impl<I> Batch<I> {
+    fn commands(&self) -> impl Iterator<Item = i64> {
+        self.items.iter().filter_map(|item| item.what.command()).map(|command| command.command_id.0)
+    }
 }
 
 impl<I> What<I> {
@@ -226,17 +315,25 @@ impl<I> What<I> {
     }
 }
 
-fn commands<I>(items: &[Item<I>]) -> Vec<i64> {
-    items.iter().filter_map(|item| item.what.command()).map(|command| command.command_id.0).collect()
-}
-
-async fn schedule(conn: &mut PgConnection, owned: Owned, scheduling: &Scheduling) -> Result<(), sqlx::Error> {
-    let Scheduling { tries, forget } = scheduling;
+/// What a processor writes beside the states, and seldom.
+async fn save_beside<S: Service>(
+    shared: &Shared<S>,
+    conn: &mut PgConnection,
+    part: &Part<S::Input>,
+    decided: &Decided,
+) -> Result<(), sqlx::Error> {
+    let partition = part.owned.partition;
+    if let Some(topic) = shared.description.read_model
+        && decided.model != part.batch.model
+    {
+        store::save_read_model(conn, topic, partition, decided.model).await?;
+    }
+    let Scheduling { tries, forget } = &part.batch.scheduling;
     if !tries.is_empty() {
-        store::save_tries(conn, owned.partition, tries).await?;
+        store::save_tries(conn, partition, tries).await?;
     }
     if !forget.is_empty() {
-        store::forget_tries(conn, owned.partition, forget).await?;
+        store::forget_tries(conn, partition, forget).await?;
     }
     Ok(())
 }
@@ -245,25 +342,26 @@ async fn schedule(conn: &mut PgConnection, owned: Owned, scheduling: &Scheduling
 async fn finish<S: Service>(
     shared: &Shared<S>,
     conn: &mut PgConnection,
-    owned: Owned,
-    batch: &Batch<S::Input>,
-    decision: &Decision<'_, S>,
-) -> Result<bool, sqlx::Error> {
-    if let Some(topic) = shared.description.read_model
-        && decision.model != batch.model
-    {
-        store::save_read_model(conn, topic, owned.partition, decision.model).await?;
-    }
-    let outputs: Vec<(String, OutputState)> = (0..shared.outputs.len())
-        .filter(|at| decision.sequences[*at] != batch.sequences[*at] || batch.acked[*at] != batch.acked_before[*at])
-        .map(|at| (shared.outputs[at].clone(), OutputState { sequence: decision.sequences[at], ..batch.acked[at] }))
-        .collect();
-    let finish = Finish {
-        places: &shared.places(&batch.items),
-        outputs: &outputs,
-        acked_batch: batch.acked_batch,
-        records: (!decision.records.is_empty()).then(|| pack(&decision.records)),
-        taken: &decision.taken,
+    live: &[&Part<S::Input>],
+    decided: &[Decided],
+) -> Result<(), BatchError> {
+    let finished = |(part, decided): (&&Part<S::Input>, &Decided)| {
+        let Batch { items, sequences, acked, acked_before, acked_batch, .. } = &part.batch;
+        let moved = |at: &usize| decided.sequences[*at] != sequences[*at] || acked[*at] != acked_before[*at];
+        let output = |at: usize| (at, OutputState { sequence: decided.sequences[at], ..acked[at] });
+        Finished {
+            owned: part.owned,
+            places: shared.places(items),
+            outputs: (0..shared.outputs.len()).filter(moved).map(output).collect(),
+            acked_batch: *acked_batch,
+            records: (!decided.records.is_empty()).then(|| pack(&decided.records)),
+        }
     };
-    batch_store::finish(conn, owned, finish).await
+    let finished: Vec<Finished> = live.iter().zip(decided).map(finished).collect();
+    let taken: Vec<&TakenCommand> = decided.iter().flat_map(|decided| &decided.taken).collect();
+    let fenced = batch_store::finish(conn, &shared.outputs, &finished, &taken).await.map_err(database)?;
+    if fenced != live.len() {
+        return Err(BatchError::Broken("a processor's row changed under its lock".to_owned()));
+    }
+    Ok(())
 }

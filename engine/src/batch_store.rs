@@ -1,7 +1,8 @@
 //! The two statements that every batch has beside its service's own: the fence, and the last write.
 //!
-//! Each costs a question to Postgres and its answer, which is most of what a small batch costs (ADR 5): so the fence also
-//! reads, and everything that the engine writes goes in one statement. The caller owns the transaction.
+//! Each costs a question to Postgres and its answer, which is most of what a small batch costs (ADR 6): so the fence also
+//! reads, and everything that the engine writes goes in one statement, for all processors of the transaction. The caller
+//! owns it. Why arrays are unnested in select lists, and compared by `= ANY (ARRAY[…])`: ADR 6.
 
 use std::collections::HashSet;
 
@@ -28,34 +29,57 @@ pub(crate) struct TakenCommand {
     pub(crate) at: Timestamp,
 }
 
-/// The first statement of a batch: takes the processor's row, if it is still this owner's at this batch, and says which of
-/// these commands were taken already. `None` when another owner, or another batch of this one, got ahead.
-///
-/// One snapshot for both is enough: whoever wrote a command of this partition before has changed the row, and then it is
-/// not found.
-pub(crate) async fn fence(
-    conn: &mut PgConnection,
-    owned: Owned,
-    commands: &[i64],
-) -> Result<Option<(Timestamp, HashSet<CommandId>)>, sqlx::Error> {
-    // Nothing is asked about commands where there are none, as nearly everywhere.
-    let query = if commands.is_empty() {
-        sqlx::query_as(
-            "SELECT clock_timestamp(), '{}'::bigint[] FROM processors
-             WHERE partition = $1 AND epoch = $2 AND batch = $3 FOR NO KEY UPDATE",
-        )
-    } else {
-        sqlx::query_as(
-            "SELECT clock_timestamp(), ARRAY(SELECT command_id FROM commands WHERE command_id = ANY($4))
-             FROM processors WHERE partition = $1 AND epoch = $2 AND batch = $3 FOR NO KEY UPDATE",
+/// The clock is read when the rows are locked: a select list is worked out from left to right.
+macro_rules! fence {
+    ($taken:literal) => {
+        concat!(
+            "SELECT ARRAY(
+                 SELECT p.partition FROM processors AS p,
+                        (SELECT unnest($1::int[]) AS partition, unnest($2::bigint[]) AS epoch,
+                                unnest($3::bigint[]) AS batch) AS u
+                 WHERE p.partition = ANY (ARRAY[u.partition]) AND p.epoch = u.epoch AND p.batch = u.batch
+                 ORDER BY p.partition FOR NO KEY UPDATE OF p),
+             clock_timestamp(), ",
+            $taken
         )
     };
-    let query = query.bind(owned.partition).bind(owned.epoch).bind(owned.batch);
+}
+
+/// What the fence found.
+#[derive(Debug)]
+pub(crate) struct Fenced {
+    /// Postgres' clock.
+    pub(crate) now: Timestamp,
+    /// The processors that are still these owners' at these batches. Another owner got ahead of the others, or another
+    /// batch of their own.
+    pub(crate) held: HashSet<i32>,
+    /// Which of the commands were taken already.
+    pub(crate) taken: HashSet<CommandId>,
+}
+
+/// The first statement of a batch: takes the processors' rows in the order of their numbers, as far as they are still
+/// these owners', and says which of these commands were taken already.
+///
+/// One snapshot for both is enough: whoever wrote a command of a partition before has changed its row, and then it is not
+/// held.
+pub(crate) async fn fence(conn: &mut PgConnection, owners: &[Owned], commands: &[i64]) -> Result<Fenced, sqlx::Error> {
+    // Nothing is asked about commands where there are none, as nearly everywhere.
+    let statement = if commands.is_empty() {
+        fence!("'{}'::bigint[]")
+    } else {
+        fence!("ARRAY(SELECT command_id FROM commands WHERE command_id = ANY($4))")
+    };
+    let query = sqlx::query_as(statement)
+        .bind(column(owners, |owned| owned.partition))
+        .bind(column(owners, |owned| owned.epoch))
+        .bind(column(owners, |owned| owned.batch));
     let query = if commands.is_empty() { query } else { query.bind(commands) };
-    let row: Option<(OffsetDateTime, Vec<i64>)> = query
-        .fetch_optional(conn)
-        .await?;
-    Ok(row.map(|(now, taken)| (clock::from_utc(now), taken.into_iter().map(CommandId).collect())))
+    let (held, now, taken): (Vec<i32>, OffsetDateTime, Vec<i64>) = query.fetch_one(conn).await?;
+    Ok(Fenced {
+        now: clock::from_utc(now),
+        held: held.into_iter().collect(),
+        taken: taken.into_iter().map(CommandId).collect(),
+    })
 }
 
 /// Inserts commands whose columns are these parameters. Live and in a fold alike: a command's first event counts.
@@ -64,9 +88,10 @@ macro_rules! insert_commands {
      $outcome:literal, $event_type:literal, $subject:literal, $at:literal) => {
         concat!(
             "INSERT INTO commands (command_id, caller, key_hash, fingerprint, partition, sequence, outcome, event_type, ",
-            "subject, at) SELECT * FROM UNNEST(", $id, "::bigint[], ", $caller, "::text[], ", $key_hash, "::text[], ",
-            $fingerprint, "::text[], ", $partition, "::int[], ", $sequence, "::bigint[], ", $outcome, "::text[], ",
-            $event_type, "::text[], ", $subject, "::bigint[], ", $at, "::timestamptz[]) ",
+            "subject, at) SELECT unnest(", $id, "::bigint[]), unnest(", $caller, "::text[]), unnest(", $key_hash,
+            "::text[]), unnest(", $fingerprint, "::text[]), unnest(", $partition, "::int[]), unnest(", $sequence,
+            "::bigint[]), unnest(", $outcome, "::text[]), unnest(", $event_type, "::text[]), unnest(", $subject,
+            "::bigint[]), unnest(", $at, "::timestamptz[]) ",
             "ON CONFLICT (command_id) DO NOTHING"
         )
     };
@@ -77,75 +102,89 @@ macro_rules! insert_commands {
 macro_rules! finish {
     ($($commands:expr)?) => {
         concat!(
-            "WITH fenced AS (
-                 UPDATE processors SET batch = batch + 1 WHERE partition = $1 AND epoch = $2 AND batch = $3
-                 RETURNING batch),
+            "WITH owned AS MATERIALIZED (
+                 SELECT unnest($1::int[]) AS partition, unnest($2::bigint[]) AS epoch, unnest($3::bigint[]) AS batch,
+                        unnest($4::bigint[]) AS acked_batch),
+             fenced AS (
+                 UPDATE processors AS p SET batch = p.batch + 1 FROM owned AS u
+                 WHERE p.partition = ANY (ARRAY[u.partition]) AND p.epoch = u.epoch AND p.batch = u.batch
+                 RETURNING 1),
+             forgotten AS (
+                 DELETE FROM outbox AS o USING owned AS u
+                 WHERE o.partition = ANY (ARRAY[u.partition]) AND o.batch <= u.acked_batch),
              moved AS (
                  INSERT INTO positions AS p (partition, topic, next_offset, last_sequence)
-                 SELECT $1, u.topic, u.next_offset, u.last_sequence
-                 FROM UNNEST($4::text[], $5::bigint[], $6::bigint[]) AS u (topic, next_offset, last_sequence)
+                 SELECT unnest($5::int[]), unnest($6::text[]), unnest($7::bigint[]), unnest($8::bigint[])
                  ON CONFLICT (partition, topic) DO UPDATE
                  SET next_offset = EXCLUDED.next_offset, last_sequence = EXCLUDED.last_sequence),
              counted AS (
                  INSERT INTO outputs AS o (partition, topic, sequence, acked_sequence, acked_offset)
-                 SELECT $1, u.topic, u.sequence, u.acked_sequence, u.acked_offset
-                 FROM UNNEST($7::text[], $8::bigint[], $9::bigint[], $10::bigint[])
-                      AS u (topic, sequence, acked_sequence, acked_offset)
+                 SELECT unnest($9::int[]), unnest($10::text[]), unnest($11::bigint[]), unnest($12::bigint[]),
+                        unnest($13::bigint[])
                  ON CONFLICT (partition, topic) DO UPDATE
                  SET sequence = EXCLUDED.sequence, acked_sequence = EXCLUDED.acked_sequence,
                      acked_offset = EXCLUDED.acked_offset),
-             forgotten AS (
-                 DELETE FROM outbox WHERE partition = $1 AND batch <= $11),
              kept AS (
                  INSERT INTO outbox (partition, batch, records)
-                 SELECT $1, batch, $12 FROM fenced WHERE $12::bytea IS NOT NULL)",
+                 SELECT unnest($14::int[]), unnest($15::bigint[]), unnest($16::bytea[]))",
             $(", taken AS (", $commands, ")",)?
             " SELECT count(*) FROM fenced"
         )
     };
 }
 
-/// What the last write of a batch says, beside what it decided on.
+/// What the last write says of one processor.
 #[derive(Debug)]
-pub(crate) struct Finish<'a> {
-    /// Where the processor stands, per input topic that moved.
-    pub(crate) places: &'a [(String, Place)],
-    /// How far the own topics got, as far as that changed.
-    pub(crate) outputs: &'a [(String, OutputState)],
+pub(crate) struct Finished {
+    pub(crate) owned: Owned,
+    /// Where it stands, per input topic that moved.
+    pub(crate) places: Vec<(String, Place)>,
+    /// How far the own topics got, by their place in the list of them, as far as that changed.
+    pub(crate) outputs: Vec<(usize, OutputState)>,
     /// Outbox rows up to this batch are in Kafka.
     pub(crate) acked_batch: i64,
     /// The batch's own outbox row, if it decided anything.
     pub(crate) records: Option<Vec<u8>>,
-    /// The commands that it settled.
-    pub(crate) taken: &'a [TakenCommand],
 }
 
-/// Ends a batch but for its COMMIT. False when the fence did not hold, which cannot be behind [`fence`].
-pub(crate) async fn finish(conn: &mut PgConnection, owned: Owned, finish: Finish<'_>) -> Result<bool, sqlx::Error> {
-    let Finish { places, outputs, acked_batch, records, taken } = finish;
+/// Ends a batch but for its COMMIT. Returns how many processors were still held, which behind [`fence`] are all.
+pub(crate) async fn finish(
+    conn: &mut PgConnection,
+    topics: &[String; 3],
+    finished: &[Finished],
+    taken: &[&TakenCommand],
+) -> Result<usize, sqlx::Error> {
     let statement = if taken.is_empty() {
         finish!()
     } else {
-        finish!(insert_commands!("$13", "$14", "$15", "$16", "$17", "$18", "$19", "$20", "$21", "$22"))
+        finish!(insert_commands!("$17", "$18", "$19", "$20", "$21", "$22", "$23", "$24", "$25", "$26"))
     };
+    let of = |finished: &Finished| finished.owned.partition;
+    let places: Vec<_> = finished.iter().flat_map(|all| all.places.iter().map(move |place| (of(all), place))).collect();
+    let outputs: Vec<_> = finished.iter().flat_map(|all| all.outputs.iter().map(move |at| (of(all), at))).collect();
+    let kept: Vec<_> = finished.iter().filter_map(|all| Some((all.owned, all.records.as_deref()?))).collect();
     let mut arguments = PgArguments::default();
-    add(&mut arguments, owned.partition)?;
-    add(&mut arguments, owned.epoch)?;
-    add(&mut arguments, owned.batch)?;
-    add(&mut arguments, column(places, |(topic, _)| topic.as_str()))?;
-    add(&mut arguments, column(places, |(_, place)| place.next_offset))?;
-    add(&mut arguments, column(places, |(_, place)| place.last_sequence))?;
-    add(&mut arguments, column(outputs, |(topic, _)| topic.as_str()))?;
-    add(&mut arguments, column(outputs, |(_, state)| state.sequence))?;
-    add(&mut arguments, column(outputs, |(_, state)| state.acked_sequence))?;
-    add(&mut arguments, column(outputs, |(_, state)| state.acked_offset))?;
-    add(&mut arguments, acked_batch)?;
-    add(&mut arguments, records)?;
+    add(&mut arguments, column(finished, of))?;
+    add(&mut arguments, column(finished, |all| all.owned.epoch))?;
+    add(&mut arguments, column(finished, |all| all.owned.batch))?;
+    add(&mut arguments, column(finished, |all| all.acked_batch))?;
+    add(&mut arguments, column(&places, |(partition, _)| *partition))?;
+    add(&mut arguments, column(&places, |(_, (topic, _))| topic.as_str()))?;
+    add(&mut arguments, column(&places, |(_, (_, place))| place.next_offset))?;
+    add(&mut arguments, column(&places, |(_, (_, place))| place.last_sequence))?;
+    add(&mut arguments, column(&outputs, |(partition, _)| *partition))?;
+    add(&mut arguments, column(&outputs, |(_, (at, _))| topics[*at].as_str()))?;
+    add(&mut arguments, column(&outputs, |(_, (_, state))| state.sequence))?;
+    add(&mut arguments, column(&outputs, |(_, (_, state))| state.acked_sequence))?;
+    add(&mut arguments, column(&outputs, |(_, (_, state))| state.acked_offset))?;
+    add(&mut arguments, column(&kept, |(owned, _)| owned.partition))?;
+    add(&mut arguments, column(&kept, |(owned, _)| owned.batch + 1))?;
+    add(&mut arguments, column(&kept, |(_, records)| *records))?;
     if !taken.is_empty() {
         add_commands(&mut arguments, taken)?;
     }
     let (fenced,): (i64,) = sqlx::query_as_with(statement, arguments).fetch_one(conn).await?;
-    Ok(fenced == 1)
+    Ok(usize::try_from(fenced).unwrap_or_default())
 }
 
 /// Remembers commands for ever, in a fold.
@@ -155,14 +194,14 @@ pub(crate) async fn save_commands(conn: &mut PgConnection, taken: &[TakenCommand
     }
     let statement = insert_commands!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10");
     let mut arguments = PgArguments::default();
-    add_commands(&mut arguments, taken)?;
+    add_commands(&mut arguments, &taken.iter().collect::<Vec<_>>())?;
     sqlx::query_with(statement, arguments).execute(conn).await?;
     Ok(())
 }
 
 /// In the order of their IDs, for which the index is grateful.
-fn add_commands(arguments: &mut PgArguments, taken: &[TakenCommand]) -> Result<(), sqlx::Error> {
-    let mut sorted: Vec<&TakenCommand> = taken.iter().collect();
+fn add_commands(arguments: &mut PgArguments, taken: &[&TakenCommand]) -> Result<(), sqlx::Error> {
+    let mut sorted = taken.to_vec();
     sorted.sort_by_key(|taken| taken.command.command_id);
     add(arguments, column(&sorted, |taken| taken.command.command_id.0))?;
     add(arguments, column(&sorted, |taken| taken.command.caller.as_deref()))?;

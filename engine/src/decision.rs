@@ -28,11 +28,23 @@ pub(crate) struct Decision<'a, S: Service> {
     owned: Owned,
     now: Timestamp,
     /// Commands that were taken before, here or in an earlier batch.
-    seen: HashSet<CommandId>,
+    seen: &'a mut HashSet<CommandId>,
+    records: Vec<OutRecord>,
+    taken: Vec<TakenCommand>,
+    sequences: [i64; 3],
+    model: Place,
+    timers_fired: usize,
+}
+
+/// What a batch decided.
+#[derive(Debug)]
+pub(crate) struct Decided {
     pub(crate) records: Vec<OutRecord>,
     pub(crate) taken: Vec<TakenCommand>,
     pub(crate) sequences: [i64; 3],
     pub(crate) model: Place,
+    /// Timers that yielded an event.
+    pub(crate) timers_fired: usize,
 }
 
 /// Why an event comes to be, for its headers.
@@ -48,10 +60,15 @@ impl<'a, S: Service> Decision<'a, S> {
         owned: Owned,
         now: Timestamp,
         batch: &Batch<S::Input>,
-        seen: HashSet<CommandId>,
+        seen: &'a mut HashSet<CommandId>,
     ) -> Self {
         let (sequences, model) = (batch.sequences, batch.model);
-        Self { shared, owned, now, seen, records: Vec::new(), taken: Vec::new(), sequences, model }
+        Self { shared, owned, now, seen, records: Vec::new(), taken: Vec::new(), sequences, model, timers_fired: 0 }
+    }
+
+    pub(crate) fn end(self) -> Decided {
+        let Self { records, taken, sequences, model, timers_fired, .. } = self;
+        Decided { records, taken, sequences, model, timers_fired }
     }
 
     pub(crate) fn take(
@@ -110,18 +127,19 @@ impl<'a, S: Service> Decision<'a, S> {
         }
     }
 
-    /// True when the timer yielded an event. One that a record of this batch has settled yields none.
-    pub(crate) fn fire(&mut self, input: &S::Input, set_by: SetBy, states: &mut S::States) -> Result<bool, BatchError> {
+    /// A timer that a record of this batch has settled yields no event.
+    pub(crate) fn fire(&mut self, input: &S::Input, set_by: SetBy, states: &mut S::States) -> Result<(), BatchError> {
         let broken = |why: &str| BatchError::Broken(format!("the timer set by event {}: {why}", set_by.event_id));
         let decided = self.shared.service.decide(states, input, self.now);
         match decided.map_err(|failure| broken(&failure.to_string()))? {
             Some(event) => {
                 let reason = Reason { cause: Cause::Timer, causation: Some(set_by.event_id.0), traceparent: None };
                 self.record(event, &reason, states)?;
-                Ok(true)
+                self.timers_fired += 1;
+                Ok(())
             }
             None if self.records.is_empty() => Err(broken("no event moved it")),
-            None => Ok(false),
+            None => Ok(()),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::kafka::Kafka;
 use crate::model;
 use crate::own_log::{self, Partition, Reader};
 use crate::record::{Output, Record};
-use crate::service::Service;
+use crate::service::{Homes, Service};
 use crate::store::{self, OutputState};
 
 /// What a fold reads from and writes to.
@@ -179,7 +179,8 @@ impl<S: Service> Fold<'_, S> {
     async fn apply(&self, partition: i32, events: Vec<Recorded<S::Event>>) -> anyhow::Result<()> {
         let mut conn = self.pool.acquire().await?;
         let mut tx = conn.begin().await?;
-        evolve(self.service.as_ref(), &mut tx, partition, &events).await?;
+        let homes = Homes { partitions: self.kafka.partitions };
+        evolve(self.service.as_ref(), &mut tx, (homes, partition), &events).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -188,11 +189,11 @@ impl<S: Service> Fold<'_, S> {
 async fn evolve<S: Service>(
     service: &S,
     conn: &mut PgConnection,
-    partition: i32,
+    (homes, partition): (Homes, i32),
     events: &[Recorded<S::Event>],
 ) -> Result<(), sqlx::Error> {
     let wanted: Vec<&S::Event> = events.iter().map(|recorded| &recorded.event).collect();
-    let mut states = service.load(conn, partition, &[], &wanted).await?;
+    let mut states = service.load(conn, &[], &wanted).await?;
     let mut taken = Vec::new();
     for recorded in events {
         let about = service.about(&recorded.event);
@@ -209,7 +210,7 @@ async fn evolve<S: Service>(
         }
         service.evolve(&mut states, recorded);
     }
-    service.save(conn, partition, &states).await?;
+    service.save(conn, homes, &states).await?;
     batch_store::save_commands(conn, &taken).await
 }
 

@@ -43,11 +43,11 @@ pub mod registry;
 pub mod run;
 pub mod service;
 mod shared;
-mod slots;
 pub mod status;
 mod store;
 mod timers;
 pub mod topics;
+mod turns;
 pub mod verify;
 pub mod wait;
 

@@ -15,7 +15,7 @@ use crate::intake::{self, Place, Verdict};
 use crate::kafka::Kafka;
 use crate::own_log::{self, Reader};
 use crate::record::Record;
-use crate::service::{Description, InputTopic, Service};
+use crate::service::{Description, Homes, InputTopic, Service};
 use crate::shared::Shared;
 use crate::store;
 
@@ -130,7 +130,7 @@ async fn apply<S: Service>(
     }
     let mut conn = pool.acquire().await?;
     let mut tx = conn.begin().await?;
-    observe(service.as_ref(), &mut tx, partition, &inputs).await?;
+    observe(service.as_ref(), &mut tx, Homes { partitions: kafka.partitions }, &inputs).await?;
     store::save_read_model(&mut tx, input.name, partition, at).await?;
     tx.commit().await?;
     Ok(at)
@@ -145,16 +145,16 @@ async fn mark(pool: &PgPool, input: InputTopic, partition: i32, at: Place) -> Re
 async fn observe<S: Service>(
     service: &S,
     conn: &mut PgConnection,
-    partition: i32,
+    homes: Homes,
     facts: &[S::Input],
 ) -> Result<(), sqlx::Error> {
     if facts.is_empty() {
         return Ok(());
     }
     let wanted: Vec<&S::Input> = facts.iter().collect();
-    let mut states = service.load(conn, partition, &wanted, &[]).await?;
+    let mut states = service.load(conn, &wanted, &[]).await?;
     for fact in facts {
         service.observe(&mut states, fact);
     }
-    service.save(conn, partition, &states).await
+    service.save(conn, homes, &states).await
 }

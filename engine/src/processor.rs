@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use events::time::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::batch::{self, Batch, BatchError, Committed, Item};
+use crate::batch::{Batch, BatchError, Committed, Item};
 use crate::calls::{Calls, Done};
 use crate::effects::Effects;
 use crate::feed::Feed;
@@ -25,6 +25,7 @@ use crate::shared::Shared;
 use crate::status::State;
 use crate::store::{self, OutputState, Owned};
 use crate::timers::{Clock, Ends, Timers};
+use crate::turns::Turn;
 
 /// An idle processor forgets acknowledged outbox rows after this.
 const FORGET_AFTER: Duration = Duration::from_millis(100);
@@ -143,12 +144,12 @@ impl<S: Service> Processor<S> {
             }
             let window = self.timers.window(now).filter(|_| !self.inbox.is_blocked());
             if self.has_work(window, &progress) {
-                let slot = Arc::clone(&self.shared).slots.take().await;
+                let turn = Arc::clone(&self.shared).turns.take().await;
                 // What has come while it waited goes along.
                 if self.publisher.has_room(&progress) {
                     self.inbox.judge(self.limit, false).await;
                 }
-                if let Err(ended) = self.commit(window, &progress, slot).await {
+                if let Err(ended) = self.commit(window, &progress, turn).await {
                     return ended;
                 }
             } else if let Some(reason) = self.inbox.fatal() {
@@ -200,12 +201,7 @@ impl<S: Service> Processor<S> {
         due || window.is_some() || self.calls.must_store() || forgettable
     }
 
-    async fn commit(
-        &mut self,
-        window: Option<Window>,
-        progress: &Progress,
-        slot: OwnedSemaphorePermit,
-    ) -> Result<(), Ended> {
+    async fn commit(&mut self, window: Option<Window>, progress: &Progress, turn: Turn<S::Input>) -> Result<(), Ended> {
         let items = self.inbox.take(self.limit);
         let batch = Batch {
             window: window.filter(|_| !self.apart || items.is_empty()),
@@ -218,8 +214,7 @@ impl<S: Service> Processor<S> {
             scheduling: self.calls.take_scheduling(),
         };
         let started = Instant::now();
-        let (batch, result) = batch::run(&self.shared, self.owned, batch).await;
-        drop(slot);
+        let (batch, result) = turn.run(self.owned, batch).await;
         match result {
             Ok(committed) => {
                 self.committed(batch, committed, started);

@@ -23,8 +23,8 @@ use crate::rebuild;
 use crate::registry::Registry;
 use crate::service::Service;
 use crate::shared::{EFFECTS_IN_FLIGHT_MAX, Resume, Settings, Shared};
-use crate::slots::Slots;
 use crate::status::{Readiness, Status};
+use crate::turns::{self, Connections, Turns};
 use crate::wait::Acked;
 
 /// The consumer's thread must come round in this time, rebalances included; otherwise the process ends (PITFALLS P1.1).
@@ -64,11 +64,17 @@ pub struct Engine {
     ended: watch::Receiver<Option<Result<(), String>>>,
 }
 
-trait Resumer: Send + Sync + std::fmt::Debug {
+trait Resumer: Send + Sync {
     fn resume(&self, partition: i32);
 }
 
-impl<S: Service + std::fmt::Debug> Resumer for Shared<S> {
+impl std::fmt::Debug for dyn Resumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Resumer")
+    }
+}
+
+impl<S: Service> Resumer for Shared<S> {
     fn resume(&self, partition: i32) {
         self.resume.want(partition);
     }
@@ -79,8 +85,9 @@ impl Engine {
     ///
     /// # Errors
     /// When a rebuild was not finished, the read model cannot be folded, or the consumer cannot be made.
-    pub async fn start<S: Service + std::fmt::Debug>(parts: Parts<S>) -> anyhow::Result<Self> {
+    pub async fn start<S: Service>(parts: Parts<S>) -> anyhow::Result<Self> {
         let description = parts.service.describe();
+        let (turns, asked) = Turns::new();
         let shared = Arc::new(Shared {
             inputs: description.inputs.iter().map(|input| parts.kafka.topic(input.name)).collect(),
             outputs: Shared::<S>::output_topics(&parts.kafka, &description),
@@ -88,7 +95,8 @@ impl Engine {
             instance: parts.settings.instance.clone(),
             service: parts.service,
             kafka: parts.kafka,
-            slots: Slots::new(parts.pool.clone(), parts.settings.batches_at_once),
+            connections: Connections::new(parts.pool.clone()),
+            turns,
             pool: parts.pool,
             codec: parts.codec,
             registry: parts.registry,
@@ -100,6 +108,7 @@ impl Engine {
             effects: Arc::new(Semaphore::new(EFFECTS_IN_FLIGHT_MAX)),
             resume: Resume::default(),
         });
+        turns::serve(&shared, &asked, shared.settings.transactions_at_once);
         let mut conn = shared.pool.acquire().await.context("connecting to Postgres")?;
         rebuild::check_finished(&mut conn, description.name).await?;
         drop(conn);

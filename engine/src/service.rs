@@ -7,6 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use events::codec::{Codec, DecodeError, EncodeError};
+use events::partition::partition_of;
 use events::record::{CommandRef, Recorded, SetBy};
 use events::time::Timestamp;
 use sqlx::PgConnection;
@@ -163,6 +164,21 @@ pub struct DueTimer<I> {
     pub set_by: SetBy,
 }
 
+/// Which partition a key is of.
+#[derive(Debug, Clone, Copy)]
+pub struct Homes {
+    /// How many partitions every topic has.
+    pub partitions: i32,
+}
+
+impl Homes {
+    /// The partition on which everything about this key is.
+    #[must_use]
+    pub fn of(self, key: i64) -> i32 {
+        partition_of(key.to_string().as_bytes(), self.partitions)
+    }
+}
+
 /// A service as the engine sees it. Everything that reads or writes takes the caller's connection and transaction.
 pub trait Service: Send + Sync + 'static {
     /// A decoded record, a due timer, the answer of an effect.
@@ -214,7 +230,6 @@ pub trait Service: Send + Sync + 'static {
     fn load(
         &self,
         conn: &mut PgConnection,
-        partition: i32,
         inputs: &[&Self::Input],
         events: &[&Self::Event],
     ) -> impl Future<Output = Result<Self::States, sqlx::Error>> + Send;
@@ -236,11 +251,11 @@ pub trait Service: Send + Sync + 'static {
     /// Folds a fact of the read model's topic. Called in order, each fact once.
     fn observe(&self, _states: &mut Self::States, _fact: &Self::Input) {}
 
-    /// Writes the states that changed.
+    /// Writes the states that changed. They may be of several partitions: `homes` tells which a key is of.
     fn save(
         &self,
         conn: &mut PgConnection,
-        partition: i32,
+        homes: Homes,
         states: &Self::States,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
@@ -263,9 +278,9 @@ pub trait Service: Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// The earliest timer that the evolved states of this batch carry.
-    fn timer_set(&self, _states: &Self::States) -> Option<Timestamp> {
-        None
+    /// The timers that the evolved states of this batch carry, by key.
+    fn timers_set(&self, _states: &Self::States) -> Vec<(i64, Timestamp)> {
+        Vec::new()
     }
 
     /// The effects that the evolved states of this batch ask for, set by events of this batch.

@@ -17,11 +17,11 @@ use crate::meters::Meters;
 use crate::own_log;
 use crate::record::Output;
 use crate::registry::Registry;
-use crate::service::{Description, Service};
-use crate::slots::Slots;
+use crate::service::{Description, Homes, Service};
 use crate::status::Status;
 use crate::store;
 use crate::timers::Ends;
+use crate::turns::{Connections, Turns};
 use crate::wait::Acked;
 
 /// Effects of one process that are under way at once.
@@ -36,8 +36,8 @@ pub struct Settings {
     pub timer_grace: Duration,
     /// Most inputs of one batch.
     pub batch_max: usize,
-    /// Batches of this process that run at once.
-    pub batches_at_once: usize,
+    /// Transactions of this process that run at once.
+    pub transactions_at_once: usize,
 }
 
 impl Settings {
@@ -50,7 +50,7 @@ impl Settings {
             instance: instance.into(),
             timer_grace: Duration::from_secs(60),
             batch_max: 500,
-            batches_at_once: cores.div_ceil(4),
+            transactions_at_once: cores.div_ceil(4),
         }
     }
 }
@@ -75,7 +75,8 @@ pub(crate) struct Shared<S: Service> {
     pub(crate) status: Status,
     pub(crate) meters: Meters,
     pub(crate) effects: Arc<Semaphore>,
-    pub(crate) slots: Slots,
+    pub(crate) connections: Connections,
+    pub(crate) turns: Turns<S::Input>,
     pub(crate) resume: Resume,
 }
 
@@ -144,6 +145,11 @@ impl<S: Service> Shared<S> {
     /// True when this input topic feeds the read model.
     pub(crate) fn is_read_model(&self, topic: usize) -> bool {
         self.description.read_model == Some(self.description.inputs[topic].name)
+    }
+
+    /// Where keys are.
+    pub(crate) fn homes(&self) -> Homes {
+        Homes { partitions: self.kafka.partitions }
     }
 
     /// Where the processor stands once these items are taken, per input topic that moves.

@@ -10,6 +10,10 @@ use anyhow::Context;
 pub mod run;
 pub mod settings;
 
+/// Also librdkafka's, whose every header is an allocation: a fifth less CPU per order than glibc's (ADR 6).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 pub use run::{Base, Program, Ready, run};
 pub use settings::Settings;
 

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
-use engine::service::{About, Decoded, Description, Failure, InputTopic, Outcome, Service, Table, TopicKind, Try};
+use engine::service::{
+    About, Decoded, Description, Failure, Homes, InputTopic, Outcome, Service, Table, TopicKind, Try,
+};
 use events::codec::{Codec, DecodeError, EncodeError};
 use events::id::{OrderId, ProductId};
 use events::inventory::{InventoryCommand, InventoryEvent, Subject};
@@ -125,7 +127,6 @@ impl Service for Inventory {
     async fn load(
         &self,
         conn: &mut PgConnection,
-        _partition: i32,
         inputs: &[&Input],
         events: &[&InventoryEvent],
     ) -> Result<States, sqlx::Error> {
@@ -172,9 +173,9 @@ impl Service for Inventory {
         }
     }
 
-    async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
+    async fn save(&self, conn: &mut PgConnection, homes: Homes, states: &States) -> Result<(), sqlx::Error> {
         if !states.new_orders.is_empty() {
-            store::insert_reservations(conn, partition, &states.among(&states.new_orders)).await?;
+            store::insert_reservations(conn, homes, &states.among(&states.new_orders)).await?;
         }
         if !states.changed_orders.is_empty() {
             store::end_reservations(conn, &states.among(&states.changed_orders)).await?;

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use engine::migrate::{MigrationSet, Schema};
+use engine::service::Homes;
 use events::id::{OrderId, ProductId};
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
@@ -37,15 +38,15 @@ pub async fn load_reservations(
 /// Writes the reservations of orders that were not heard of before.
 pub async fn insert_reservations(
     conn: &mut PgConnection,
-    partition: i32,
+    homes: Homes,
     reservations: &BTreeMap<OrderId, &Reservation>,
 ) -> Result<(), sqlx::Error> {
     let rows = rows(reservations);
     sqlx::query(
         "INSERT INTO reservations (partition, order_id, status, customer_id, lines)
-         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[])",
+         SELECT unnest($1::int[]), unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[])",
     )
-    .bind(partition)
+    .bind(column(&rows, |row| homes.of(row.order_id)))
     .bind(column(&rows, |row| row.order_id))
     .bind(column(&rows, |row| row.status.as_str()))
     .bind(column(&rows, |row| row.customer_id.as_deref()))

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::service::{
-    About, Decoded, Description, EffectMark, Failure, InputTopic, Outcome, Service, Table, TopicKind, Try,
+    About, Decoded, Description, EffectMark, Failure, Homes, InputTopic, Outcome, Service, Table, TopicKind, Try,
 };
 use events::code::{Channel, NoticeKind};
 use events::codec::{Codec, DecodeError, EncodeError};
@@ -153,7 +153,6 @@ impl Service for Notices {
     async fn load(
         &self,
         conn: &mut PgConnection,
-        _partition: i32,
         inputs: &[&Input],
         events: &[&NotificationEvent],
     ) -> Result<States, sqlx::Error> {
@@ -205,10 +204,10 @@ impl Service for Notices {
         }
     }
 
-    async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
+    async fn save(&self, conn: &mut PgConnection, homes: Homes, states: &States) -> Result<(), sqlx::Error> {
         let new: BTreeMap<_, _> = states.among(&states.new).collect();
         if !new.is_empty() {
-            store::insert_notices(conn, partition, &new).await?;
+            store::insert_notices(conn, homes, &new).await?;
         }
         let changed: BTreeMap<_, _> = states.among(&states.changed).collect();
         if !changed.is_empty() {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use engine::clock::from_utc;
 use engine::migrate::{MigrationSet, Schema};
+use engine::service::Homes;
 use events::code::{Channel, NoticeKind};
 use events::id::OrderId;
 use events::record::SetBy;
@@ -52,19 +53,19 @@ pub async fn load_notices(conn: &mut PgConnection, order_ids: &[i64]) -> Result<
 /// Writes notices that have no row yet.
 pub async fn insert_notices(
     conn: &mut PgConnection,
-    partition: i32,
+    homes: Homes,
     notices: &BTreeMap<(OrderId, NoticeKind), &Notice>,
 ) -> Result<(), sqlx::Error> {
     let rows = rows(notices);
     sqlx::query(
         "INSERT INTO notices (partition, order_id, kind, customer_id, skip_reason, due_at, total_amount, currency,
                               reason, pay_by, pay_url, email, sms, set_by, set_by_sequence, updated_at)
-         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
+         SELECT unnest($1::int[]), unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
                 unnest($6::timestamptz[]), unnest($7::bigint[]), unnest($8::text[]), unnest($9::text[]),
                 unnest($10::timestamptz[]), unnest($11::text[]), unnest($12::text[]), unnest($13::text[]),
                 unnest($14::bigint[]), unnest($15::bigint[]), unnest($16::timestamptz[])",
     )
-    .bind(partition)
+    .bind(column(&rows, |row| homes.of(row.order_id)))
     .bind(column(&rows, |row| row.order_id))
     .bind(column(&rows, |row| row.kind.as_str()))
     .bind(column(&rows, |row| row.customer_id.as_str()))

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use engine::service::{
-    About, Decoded, Description, DueTimer, Failure, InputTopic, Outcome, Service, Table, TopicKind, Try, Window,
+    About, Decoded, Description, DueTimer, Failure, Homes, InputTopic, Outcome, Service, Table, TopicKind, Try, Window,
 };
 use events::codec::{Codec, DecodeError, EncodeError};
 use events::id::{OrderId, ProductId};
@@ -131,7 +131,6 @@ impl Service for Orders {
     async fn load(
         &self,
         conn: &mut PgConnection,
-        _partition: i32,
         inputs: &[&Input],
         events: &[&OrderEvent],
     ) -> Result<States, sqlx::Error> {
@@ -201,9 +200,9 @@ impl Service for Orders {
         }
     }
 
-    async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
+    async fn save(&self, conn: &mut PgConnection, homes: Homes, states: &States) -> Result<(), sqlx::Error> {
         if !states.new_orders.is_empty() {
-            store::insert_orders(conn, partition, &states.among(&states.new_orders)).await?;
+            store::insert_orders(conn, homes, &states.among(&states.new_orders)).await?;
         }
         if !states.changed_orders.is_empty() {
             store::update_orders(conn, &states.among(&states.changed_orders)).await?;
@@ -231,9 +230,10 @@ impl Service for Orders {
         store::next_timer(conn, partition).await
     }
 
-    fn timer_set(&self, states: &States) -> Option<Timestamp> {
+    fn timers_set(&self, states: &States) -> Vec<(i64, Timestamp)> {
         let moved = states.new_orders.union(&states.changed_orders);
-        moved.filter_map(|order_id| states.order(*order_id).timer()).map(|timer| timer.due_at).min()
+        let timer = |order_id: &OrderId| Some((order_id.0, states.order(*order_id).timer()?.due_at));
+        moved.filter_map(timer).collect()
     }
 
     async fn perform(&self, effect: &Infallible, _attempt: Try) -> Outcome<Input> {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use engine::clock::{from_utc, to_utc};
 use engine::migrate::{MigrationSet, Schema};
-use engine::service::Window;
+use engine::service::{Homes, Window};
 use events::id::{EventId, OrderId, ProductId};
 use events::record::SetBy;
 use events::time::Timestamp;
@@ -44,7 +44,7 @@ pub async fn load_orders(conn: &mut PgConnection, order_ids: &[i64]) -> Result<B
 /// Writes orders that have no row yet.
 pub async fn insert_orders(
     conn: &mut PgConnection,
-    partition: i32,
+    homes: Homes,
     orders: &BTreeMap<OrderId, &State>,
 ) -> Result<(), sqlx::Error> {
     let rows: Vec<OrderRow> = orders.iter().filter_map(|(order_id, state)| OrderRow::of(*order_id, state)).collect();
@@ -52,12 +52,12 @@ pub async fn insert_orders(
         "INSERT INTO orders (partition, order_id, customer_id, lines, total_amount, currency, pay_by, placed_at, status,
                              version, reason, customer_reason, updated_at, last_sequence, expires_at, expires_set_by,
                              expires_set_by_sequence)
-         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::bigint[]),
+         SELECT unnest($1::int[]), unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::bigint[]),
                 unnest($6::text[]), unnest($7::timestamptz[]), unnest($8::timestamptz[]), unnest($9::text[]),
                 unnest($10::bigint[]), unnest($11::text[]), unnest($12::text[]), unnest($13::timestamptz[]),
                 unnest($14::bigint[]), unnest($15::timestamptz[]), unnest($16::bigint[]), unnest($17::bigint[])",
     )
-    .bind(partition)
+    .bind(column(&rows, |row| homes.of(row.order_id)))
     .bind(column(&rows, |row| row.order_id))
     .bind(column(&rows, |row| row.customer_id.as_str()))
     .bind(column(&rows, |row| row.lines.as_str()))

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::service::{
-    About, Decoded, Description, EffectMark, Failure, InputTopic, Outcome, Service, Table, TopicKind, Try,
+    About, Decoded, Description, EffectMark, Failure, Homes, InputTopic, Outcome, Service, Table, TopicKind, Try,
 };
 use events::codec::{Codec, DecodeError, EncodeError};
 use events::id::OrderId;
@@ -173,7 +173,6 @@ impl Service for Payments {
     async fn load(
         &self,
         conn: &mut PgConnection,
-        _partition: i32,
         inputs: &[&Input],
         events: &[&PaymentEvent],
     ) -> Result<States, sqlx::Error> {
@@ -215,9 +214,9 @@ impl Service for Payments {
         }
     }
 
-    async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
+    async fn save(&self, conn: &mut PgConnection, homes: Homes, states: &States) -> Result<(), sqlx::Error> {
         if !states.new.is_empty() {
-            store::insert_payments(conn, partition, &states.among(&states.new)).await?;
+            store::insert_payments(conn, homes, &states.among(&states.new)).await?;
         }
         if !states.changed.is_empty() {
             store::update_payments(conn, &states.among(&states.changed)).await?;

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use engine::migrate::{MigrationSet, Schema};
-use engine::service::EffectMark;
+use engine::service::{EffectMark, Homes};
 use events::id::{EventId, OrderId};
 use events::record::SetBy;
 use sqlx::PgConnection;
@@ -40,17 +40,17 @@ pub async fn load_payments(
 }
 
 /// Writes payments that have no row yet.
-pub async fn insert_payments(conn: &mut PgConnection, partition: i32, payments: &[&State]) -> Result<(), sqlx::Error> {
+pub async fn insert_payments(conn: &mut PgConnection, homes: Homes, payments: &[&State]) -> Result<(), sqlx::Error> {
     let rows = rows(payments);
     sqlx::query(
         "INSERT INTO payments (partition, order_id, status, customer_id, total_amount, currency, payment_method, pay_by,
                                pay_url, taken_amount, taken_currency, call_kind, call_set_by, call_sequence)
-         SELECT $1, unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::bigint[]),
+         SELECT unnest($1::int[]), unnest($2::bigint[]), unnest($3::text[]), unnest($4::text[]), unnest($5::bigint[]),
                 unnest($6::text[]), unnest($7::text[]), unnest($8::timestamptz[]), unnest($9::text[]),
                 unnest($10::bigint[]), unnest($11::text[]), unnest($12::text[]), unnest($13::bigint[]),
                 unnest($14::bigint[])",
     )
-    .bind(partition)
+    .bind(column(&rows, |row| homes.of(row.order_id)))
     .bind(column(&rows, |row| row.order_id))
     .bind(column(&rows, |row| row.status.as_str()))
     .bind(column(&rows, |row| row.customer_id.as_str()))

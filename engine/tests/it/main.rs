@@ -22,6 +22,7 @@ mod strange;
 mod support;
 mod timers;
 mod topics;
+mod together;
 mod toy;
 mod wait;
 mod world;

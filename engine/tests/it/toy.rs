@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use engine::migrate::{MigrationSet, Schema};
 use engine::service::{
-    About, Decoded, Description, DueTimer, EffectMark, Failure, InputTopic, Outcome, Service, Table, TopicKind, Try,
-    Window,
+    About, Decoded, Description, DueTimer, EffectMark, Failure, Homes, InputTopic, Outcome, Service, Table, TopicKind,
+    Try, Window,
 };
 use events::codec::{Codec, DecodeError, EncodeError, schema_id};
 use events::id::{CommandId, EventId};
@@ -118,7 +118,7 @@ pub(crate) struct States {
     entries: BTreeMap<i64, Entry>,
     changed: BTreeSet<i64>,
     facts: BTreeMap<i64, i64>,
-    timer: Option<i64>,
+    timers: Vec<(i64, Timestamp)>,
     effects: Vec<EffectMark>,
 }
 
@@ -221,7 +221,6 @@ impl Service for Toy {
     async fn load(
         &self,
         conn: &mut PgConnection,
-        _partition: i32,
         inputs: &[&Input],
         events: &[&Happened],
     ) -> Result<States, sqlx::Error> {
@@ -277,7 +276,7 @@ impl Service for Toy {
         }
         if let Some(at) = happened.due_at {
             entry.due = Some((at, mark));
-            states.timer = Some(states.timer.map_or(at, |earlier| earlier.min(at)));
+            states.timers.push((happened.key, Timestamp(at)));
         }
         if happened.answers {
             entry.call = None;
@@ -294,7 +293,7 @@ impl Service for Toy {
         }
     }
 
-    async fn save(&self, conn: &mut PgConnection, partition: i32, states: &States) -> Result<(), sqlx::Error> {
+    async fn save(&self, conn: &mut PgConnection, homes: Homes, states: &States) -> Result<(), sqlx::Error> {
         for key in &states.changed {
             let entry = &states.entries[key];
             sqlx::query(
@@ -305,7 +304,7 @@ impl Service for Toy {
                      due_sequence = $7, call_event = $8, call_sequence = $9",
             )
             .bind(key)
-            .bind(partition)
+            .bind(homes.of(*key))
             .bind(entry.total)
             .bind(&entry.history)
             .bind(entry.due.map(|(at, _)| at))
@@ -354,8 +353,8 @@ impl Service for Toy {
         Ok(next.map(Timestamp))
     }
 
-    fn timer_set(&self, states: &States) -> Option<Timestamp> {
-        states.timer.map(Timestamp)
+    fn timers_set(&self, states: &States) -> Vec<(i64, Timestamp)> {
+        states.timers.clone()
     }
 
     fn effects_set(&self, states: &States) -> Vec<EffectMark> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::service::Service;
+use engine::service::{Homes, Service};
 use events::code::CancelReason;
 use events::codec::Codec;
 use events::id::{CommandId, EventId, OrderId, ProductId};
@@ -24,7 +24,8 @@ use crate::database;
 const SERVICE: Inventory = Inventory;
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
 /// The processor of these tests' keys, as far as rows tell.
-const P: i32 = 1;
+/// All keys are of partition 0.
+pub(crate) const HOMES: Homes = Homes { partitions: 1 };
 
 fn usd(amount: i64) -> Money {
     Money::new(amount, Currency::USD)
@@ -135,7 +136,7 @@ fn expired(id: i64) -> Input {
 async fn batch(conn: &mut PgConnection, inputs: &[Input]) -> Vec<Recorded<InventoryEvent>> {
     let wanted: Vec<&Input> = inputs.iter().collect();
     let mut tx = conn.begin().await.unwrap();
-    let mut states = SERVICE.load(&mut tx, P, &wanted, &[]).await.unwrap();
+    let mut states = SERVICE.load(&mut tx, &wanted, &[]).await.unwrap();
     let mut log = Vec::new();
     for input in inputs {
         if let Some(event) = SERVICE.decide(&states, input, NOW).unwrap() {
@@ -144,16 +145,16 @@ async fn batch(conn: &mut PgConnection, inputs: &[Input]) -> Vec<Recorded<Invent
             log.push(recorded);
         }
     }
-    SERVICE.save(&mut tx, P, &states).await.unwrap();
+    SERVICE.save(&mut tx, HOMES, &states).await.unwrap();
     tx.commit().await.unwrap();
     log
 }
 
 async fn fold(conn: &mut PgConnection, log: &[Recorded<InventoryEvent>]) {
     let events: Vec<&InventoryEvent> = log.iter().map(|recorded| &recorded.event).collect();
-    let mut states = SERVICE.load(conn, P, &[], &events).await.unwrap();
+    let mut states = SERVICE.load(conn, &[], &events).await.unwrap();
     log.iter().for_each(|recorded| SERVICE.evolve(&mut states, recorded));
-    SERVICE.save(conn, P, &states).await.unwrap();
+    SERVICE.save(conn, HOMES, &states).await.unwrap();
 }
 
 async fn rows(conn: &mut PgConnection) -> Vec<String> {

@@ -9,6 +9,7 @@ use inventory_svc::state::{Facts, Listing, Product, Reservation, Stock};
 use inventory_svc::store;
 use sqlx::Connection;
 
+use crate::batch::HOMES;
 use crate::database;
 
 const PEAR: ProductId = ProductId(7);
@@ -30,7 +31,7 @@ async fn every_kind_of_reservation_reads_back() {
     let all = [reserved, Reservation::Rejected, Reservation::Released, Reservation::Sold];
     let all: BTreeMap<_, _> = (1..).map(OrderId).zip(all).collect();
     let borrowed = all.iter().map(|(id, reservation)| (*id, reservation)).collect();
-    store::insert_reservations(&mut conn, 2, &borrowed).await.unwrap();
+    store::insert_reservations(&mut conn, HOMES, &borrowed).await.unwrap();
     assert_eq!(store::load_reservations(&mut conn, &[1, 2, 3, 4, 5]).await.unwrap(), all);
 
     let sold = BTreeMap::from([(OrderId(1), &Reservation::Sold)]);

@@ -1,6 +1,6 @@
 //! A batch as the engine runs it, without an engine: decode, load, decide, evolve, save, send; and the fold of its events.
 
-use engine::service::{EffectMark, Outcome, Service, Try};
+use engine::service::{EffectMark, Homes, Outcome, Service, Try};
 use events::code::{CancelReason, Channel, NoticeKind};
 use events::codec::Codec;
 use events::id::{EventId, OrderId};
@@ -22,7 +22,9 @@ use crate::sink::SinkStand;
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
 const PAY_BY: Timestamp = Timestamp(NOW.0 + 900_000);
 const HALF_WAY: Timestamp = Timestamp(NOW.0 + 450_000);
-const P: i32 = 1;
+const P: i32 = 0;
+/// All keys are of partition 0.
+pub(crate) const HOMES: Homes = Homes { partitions: 1 };
 
 fn usd(amount: i64) -> Money {
     Money::new(amount, Currency::USD)
@@ -84,7 +86,7 @@ async fn batch(
 ) -> (Vec<Recorded<NotificationEvent>>, Vec<EffectMark>) {
     let service = replay();
     let wanted: Vec<&Input> = inputs.iter().collect();
-    let mut states = service.load(conn, P, &wanted, &[]).await.unwrap();
+    let mut states = service.load(conn, &wanted, &[]).await.unwrap();
     let mut log = Vec::new();
     for input in inputs {
         if let Some(event) = service.decide(&states, input, NOW).unwrap() {
@@ -94,7 +96,7 @@ async fn batch(
             log.push(recorded);
         }
     }
-    service.save(conn, P, &states).await.unwrap();
+    service.save(conn, HOMES, &states).await.unwrap();
     (log, service.effects_set(&states))
 }
 
@@ -238,9 +240,9 @@ async fn the_fold_of_the_events_gives_the_live_rows() {
         let mut folded = folded.acquire().await.unwrap();
         for chunk in log.chunks(size) {
             let events: Vec<&NotificationEvent> = chunk.iter().map(|recorded| &recorded.event).collect();
-            let mut states = replay().load(&mut folded, P, &[], &events).await.unwrap();
+            let mut states = replay().load(&mut folded, &[], &events).await.unwrap();
             chunk.iter().for_each(|recorded| replay().evolve(&mut states, recorded));
-            replay().save(&mut folded, P, &states).await.unwrap();
+            replay().save(&mut folded, HOMES, &states).await.unwrap();
         }
         assert_eq!(rows(&mut folded).await, rows(&mut live).await, "in batches of {size}");
         let due = replay().effects_due(&mut folded, P).await.unwrap();

@@ -22,6 +22,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
+use crate::batch::HOMES;
 use crate::database;
 
 /// The example key of RFC 8410 §10.3, and its public half.
@@ -84,7 +85,7 @@ impl Stand {
             ((OrderId(7), NoticeKind::PaymentReminder), &skipped),
         ]);
         let mut conn = stand.pool.acquire().await.unwrap();
-        store::insert_notices(&mut conn, 0, &rows).await.unwrap();
+        store::insert_notices(&mut conn, HOMES, &rows).await.unwrap();
         stand
     }
 }

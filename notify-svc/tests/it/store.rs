@@ -11,6 +11,7 @@ use notify_svc::contact::Contact;
 use notify_svc::state::{Delivery, Fate, Letter, Notice, State};
 use notify_svc::store::{self, Pending};
 
+use crate::batch::HOMES;
 use crate::database;
 
 const T0: i64 = 1_767_225_600_000;
@@ -70,7 +71,7 @@ fn states(notices: &BTreeMap<(OrderId, NoticeKind), Notice>) -> BTreeMap<OrderId
 async fn every_kind_of_notice_reads_back() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
-    store::insert_notices(&mut conn, 3, &borrowed(&all())).await.unwrap();
+    store::insert_notices(&mut conn, HOMES, &borrowed(&all())).await.unwrap();
     assert_eq!(store::load_notices(&mut conn, &[2, 1, 99]).await.unwrap(), states(&all()));
     store::update_notices(&mut conn, &borrowed(&all())).await.unwrap();
     assert_eq!(store::load_notices(&mut conn, &[2, 1, 99]).await.unwrap(), states(&all()));
@@ -83,7 +84,7 @@ async fn a_notice_that_is_sent_still_says_what_it_said() {
     let (sent, open) = ((OrderId(1), NoticeKind::PaymentReminder), (OrderId(1), NoticeKind::OrderCancelled));
     let pending = [(Channel::Email, Delivery::Pending), (Channel::Sms, Delivery::Pending)];
     let notice = scheduled(4, full(), &pending);
-    store::insert_notices(&mut conn, 0, &BTreeMap::from([(sent, &notice), (open, &notice)])).await.unwrap();
+    store::insert_notices(&mut conn, HOMES, &BTreeMap::from([(sent, &notice), (open, &notice)])).await.unwrap();
     let after = scheduled(4, full(), &[(Channel::Email, Delivery::Sent), (Channel::Sms, Delivery::Failed)]);
     store::update_notices(&mut conn, &BTreeMap::from([(sent, &after)])).await.unwrap();
     let expected = states(&BTreeMap::from([(sent, after), (open, notice)]));
@@ -96,7 +97,7 @@ async fn a_notice_that_is_skipped_later_leaves_nothing_pending() {
     let mut conn = pool.acquire().await.unwrap();
     let key = (OrderId(1), NoticeKind::PaymentReminder);
     let before = scheduled(4, full(), &[(Channel::Email, Delivery::Pending)]);
-    store::insert_notices(&mut conn, 0, &BTreeMap::from([(key, &before)])).await.unwrap();
+    store::insert_notices(&mut conn, HOMES, &BTreeMap::from([(key, &before)])).await.unwrap();
     let after = Notice { customer_id: "c-4".to_owned(), ..skipped(SkipReason::Settled) };
     store::update_notices(&mut conn, &BTreeMap::from([(key, &after)])).await.unwrap();
     assert_eq!(store::load_notices(&mut conn, &[1]).await.unwrap(), states(&BTreeMap::from([(key, after)])));
@@ -107,8 +108,8 @@ async fn a_notice_that_is_skipped_later_leaves_nothing_pending() {
 async fn what_is_pending_is_found_by_partition_in_the_order_it_was_asked_for() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
-    store::insert_notices(&mut conn, 3, &borrowed(&all())).await.unwrap();
-    assert_eq!(store::pending_notices(&mut conn, 2).await.unwrap(), []);
+    store::insert_notices(&mut conn, HOMES, &borrowed(&all())).await.unwrap();
+    assert_eq!(store::pending_notices(&mut conn, 1).await.unwrap(), []);
     let pending = |kind, n: i64, channels: &[Channel]| Pending {
         order_id: OrderId(1),
         kind,
@@ -120,7 +121,7 @@ async fn what_is_pending_is_found_by_partition_in_the_order_it_was_asked_for() {
         pending(NoticeKind::OrderConfirmed, 2, &[Channel::Sms]),
         pending(NoticeKind::PaymentReminder, 4, &[Channel::Email, Channel::Sms]),
     ];
-    assert_eq!(store::pending_notices(&mut conn, 3).await.unwrap(), expected);
+    assert_eq!(store::pending_notices(&mut conn, 0).await.unwrap(), expected);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::service::{Decoded, Service, Window};
+use engine::service::{Decoded, Homes, Service, Window};
 use events::code::CustomerReason;
 use events::codec::Codec;
 use events::id::{CommandId, EventId, OrderId, ProductId};
@@ -21,7 +21,9 @@ use crate::database;
 
 pub(crate) const SERVICE: Orders = Orders { pay_within: Duration::from_secs(900) };
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
-pub(crate) const P: i32 = 1;
+pub(crate) const P: i32 = 0;
+/// All keys are of partition 0.
+pub(crate) const HOMES: Homes = Homes { partitions: 1 };
 
 fn usd(amount: i64) -> Money {
     Money::new(amount, Currency::USD)
@@ -111,7 +113,7 @@ fn repriced(product: i64, amount: i64) -> Input {
 /// One batch; returns its events as the log would have them.
 pub(crate) async fn batch(conn: &mut PgConnection, inputs: &[Input], sequence: i64) -> Vec<Recorded<OrderEvent>> {
     let wanted: Vec<&Input> = inputs.iter().collect();
-    let mut states = SERVICE.load(conn, P, &wanted, &[]).await.unwrap();
+    let mut states = SERVICE.load(conn, &wanted, &[]).await.unwrap();
     let mut log = Vec::new();
     for input in inputs {
         SERVICE.observe(&mut states, input);
@@ -122,15 +124,15 @@ pub(crate) async fn batch(conn: &mut PgConnection, inputs: &[Input], sequence: i
             log.push(recorded);
         }
     }
-    SERVICE.save(conn, P, &states).await.unwrap();
+    SERVICE.save(conn, HOMES, &states).await.unwrap();
     log
 }
 
 async fn fold(conn: &mut PgConnection, log: &[Recorded<OrderEvent>]) {
     let events: Vec<&OrderEvent> = log.iter().map(|recorded| &recorded.event).collect();
-    let mut states = SERVICE.load(conn, P, &[], &events).await.unwrap();
+    let mut states = SERVICE.load(conn, &[], &events).await.unwrap();
     log.iter().for_each(|recorded| SERVICE.evolve(&mut states, recorded));
-    SERVICE.save(conn, P, &states).await.unwrap();
+    SERVICE.save(conn, HOMES, &states).await.unwrap();
 }
 
 async fn rows(conn: &mut PgConnection) -> Vec<String> {
@@ -246,12 +248,12 @@ async fn a_timer_that_a_batch_sets_is_told() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
     let inputs = [listed(7, 99), place(1, 7)];
-    let mut states = SERVICE.load(&mut conn, P, &inputs.iter().collect::<Vec<_>>(), &[]).await.unwrap();
-    assert_eq!(SERVICE.timer_set(&states), None);
+    let mut states = SERVICE.load(&mut conn, &inputs.iter().collect::<Vec<_>>(), &[]).await.unwrap();
+    assert_eq!(SERVICE.timers_set(&states), []);
     SERVICE.observe(&mut states, &inputs[0]);
     let event = SERVICE.decide(&states, &inputs[1], NOW).unwrap().unwrap();
     SERVICE.evolve(&mut states, &Recorded { event, id: EventId(1), sequence: 1, at: NOW });
-    assert_eq!(SERVICE.timer_set(&states), Some(NOW.plus(SERVICE.pay_within)));
+    assert_eq!(SERVICE.timers_set(&states), [(1, NOW.plus(SERVICE.pay_within))]);
 }
 
 #[test]

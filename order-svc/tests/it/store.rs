@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::service::Window;
+use engine::service::{Homes, Window};
 use events::code::{CancelReason, CustomerReason, RejectReason};
 use events::id::{EventId, OrderId, ProductId};
 use events::money::{Currency, Money};
@@ -13,6 +13,7 @@ use order_svc::catalogue::Product;
 use order_svc::state::{Order, Rejected, State, Status, Timer};
 use order_svc::store::{self, OrderFilter};
 
+use crate::batch::HOMES;
 use crate::database;
 
 const T0: i64 = 1_767_225_600_000;
@@ -76,7 +77,7 @@ fn borrowed(states: &BTreeMap<OrderId, State>) -> BTreeMap<OrderId, &State> {
 async fn every_kind_of_order_reads_back() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
-    store::insert_orders(&mut conn, 3, &borrowed(&all())).await.unwrap();
+    store::insert_orders(&mut conn, HOMES, &borrowed(&all())).await.unwrap();
     let loaded = store::load_orders(&mut conn, &[6, 5, 4, 3, 2, 1, 99]).await.unwrap();
     assert_eq!(loaded, all());
 }
@@ -86,7 +87,7 @@ async fn an_order_that_moves_on_keeps_what_it_was_placed_with() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
     let before: BTreeMap<_, _> = [1, 2, 3, 4].map(|id| (OrderId(id), placed(id, "c-1"))).into();
-    store::insert_orders(&mut conn, 0, &borrowed(&before)).await.unwrap();
+    store::insert_orders(&mut conn, HOMES, &borrowed(&before)).await.unwrap();
     let moved = |id| Order { version: 2, updated_at: Timestamp(T0 + 9), last_sequence: 8, ..order(id, "c-1") };
     let (reason, customer_reason) = (CancelReason::Customer, Some(CustomerReason::FoundCheaper));
     let mut after = BTreeMap::from([
@@ -110,8 +111,8 @@ async fn an_order_that_has_a_row_gets_no_second_one() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
     let order = BTreeMap::from([(OrderId(1), placed(1, "c-1"))]);
-    store::insert_orders(&mut conn, 0, &borrowed(&order)).await.unwrap();
-    let again = store::insert_orders(&mut conn, 0, &borrowed(&order)).await.unwrap_err();
+    store::insert_orders(&mut conn, HOMES, &borrowed(&order)).await.unwrap();
+    let again = store::insert_orders(&mut conn, HOMES, &borrowed(&order)).await.unwrap_err();
     assert_eq!(again.as_database_error().unwrap().code().as_deref(), Some("23505"));
 }
 
@@ -120,27 +121,30 @@ async fn timers_are_those_of_the_partition_and_the_window() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
     assert_eq!(store::next_timer(&mut conn, 0).await.unwrap(), None);
-    let of_zero: BTreeMap<_, _> = [1, 2, 3].map(|id| (OrderId(id), placed(id, "c-1"))).into();
-    store::insert_orders(&mut conn, 0, &borrowed(&of_zero)).await.unwrap();
-    let of_one: BTreeMap<_, _> = [(OrderId(4), placed(4, "c-1")), (OrderId(6), rejected(6))].into();
-    store::insert_orders(&mut conn, 1, &borrowed(&of_one)).await.unwrap();
+    let two = Homes { partitions: 2 };
+    let of = |partition| (1..).filter(move |id| two.of(*id) == partition);
+    let zero: Vec<i64> = of(0).take(3).collect();
+    let one: Vec<i64> = of(1).take(2).collect();
+    let mut all: BTreeMap<_, _> = zero.iter().map(|id| (OrderId(*id), placed(*id, "c-1"))).collect();
+    all.extend([(OrderId(one[0]), placed(one[0], "c-1")), (OrderId(one[1]), rejected(one[1]))]);
+    store::insert_orders(&mut conn, two, &borrowed(&all)).await.unwrap();
 
     let due = |n: i64| Timestamp(T0 + 900_000 + n);
     let mark = |n: i64| (OrderId(n), SetBy { event_id: EventId(n + 1_000), sequence: n });
-    assert_eq!(store::next_timer(&mut conn, 0).await.unwrap(), Some(due(1)));
-    assert_eq!(store::next_timer(&mut conn, 1).await.unwrap(), Some(due(4)));
+    assert_eq!(store::next_timer(&mut conn, 0).await.unwrap(), Some(due(zero[0])));
+    assert_eq!(store::next_timer(&mut conn, 1).await.unwrap(), Some(due(one[0])));
     let window = |from, until, limit| Window { from, until, limit };
-    let timers = store::due_timers(&mut conn, 0, window(Timestamp(0), due(2), 10)).await.unwrap();
-    assert_eq!(timers, [mark(1), mark(2)]);
-    let timers = store::due_timers(&mut conn, 0, window(due(2), due(9), 1)).await.unwrap();
-    assert_eq!(timers, [mark(2)]);
+    let timers = store::due_timers(&mut conn, 0, window(Timestamp(0), due(zero[1]), 10)).await.unwrap();
+    assert_eq!(timers, [mark(zero[0]), mark(zero[1])]);
+    let timers = store::due_timers(&mut conn, 0, window(due(zero[1]), due(zero[2]), 1)).await.unwrap();
+    assert_eq!(timers, [mark(zero[1])]);
 }
 
 #[tokio::test]
 async fn lists_are_filtered_and_newest_first() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
-    store::insert_orders(&mut conn, 0, &borrowed(&all())).await.unwrap();
+    store::insert_orders(&mut conn, HOMES, &borrowed(&all())).await.unwrap();
     let mut list = async |filter: OrderFilter<'static>, limit| -> Vec<i64> {
         let states = store::list_orders(&mut conn, filter, limit).await.unwrap();
         states.iter().map(|state| state.order_id().unwrap().0).collect()

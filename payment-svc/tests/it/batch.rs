@@ -1,6 +1,6 @@
 //! A batch as the engine runs it, without an engine: decode, load, decide, evolve, save, call; and the fold of its events.
 
-use engine::service::{Decoded, EffectMark, Outcome, Service, Try};
+use engine::service::{Decoded, EffectMark, Homes, Outcome, Service, Try};
 use events::code::{CancelReason, GatewayResult, OperatorRefundReason};
 use events::codec::Codec;
 use events::id::{CommandId, EventId, OrderId};
@@ -16,7 +16,9 @@ use sqlx::PgConnection;
 use crate::database;
 use crate::gateway_stand::{EARLY, GatewayStand, PAY_BY, calling, usd};
 
-const P: i32 = 1;
+const P: i32 = 0;
+/// All keys are of partition 0.
+pub(crate) const HOMES: Homes = Homes { partitions: 1 };
 
 fn decode(service: &Payments, topic: &str, value: &[u8]) -> Option<Decoded<Input>> {
     service.decode(&Codec::numbered(), topic, value, EARLY).unwrap()
@@ -111,7 +113,7 @@ async fn batch_at(
 ) -> (Vec<Recorded<PaymentEvent>>, Vec<EffectMark>) {
     let service = replay();
     let wanted: Vec<&Input> = inputs.iter().collect();
-    let mut states = service.load(conn, P, &wanted, &[]).await.unwrap();
+    let mut states = service.load(conn, &wanted, &[]).await.unwrap();
     let mut log = Vec::new();
     for input in inputs {
         if let Some(event) = service.decide(&states, input, now).unwrap() {
@@ -121,7 +123,7 @@ async fn batch_at(
             log.push(recorded);
         }
     }
-    service.save(conn, P, &states).await.unwrap();
+    service.save(conn, HOMES, &states).await.unwrap();
     (log, service.effects_set(&states))
 }
 
@@ -268,7 +270,7 @@ async fn a_hosted_page_is_written_into_the_event() {
     let mut conn = pool.acquire().await.unwrap();
     let service = calling("http://pay.test");
     let input = reserved_by(&service, 7, "pm_checkout");
-    let states = service.load(&mut conn, P, &[&input], &[]).await.unwrap();
+    let states = service.load(&mut conn, &[&input], &[]).await.unwrap();
     let Some(PaymentEvent::PaymentRequested(event)) = service.decide(&states, &input, EARLY).unwrap() else {
         panic!("must be requested");
     };
@@ -297,9 +299,9 @@ async fn the_fold_of_the_events_gives_the_live_rows() {
         let mut folded = folded.acquire().await.unwrap();
         for chunk in log.chunks(size) {
             let events: Vec<&PaymentEvent> = chunk.iter().map(|recorded| &recorded.event).collect();
-            let mut states = replay().load(&mut folded, P, &[], &events).await.unwrap();
+            let mut states = replay().load(&mut folded, &[], &events).await.unwrap();
             chunk.iter().for_each(|recorded| replay().evolve(&mut states, recorded));
-            replay().save(&mut folded, P, &states).await.unwrap();
+            replay().save(&mut folded, HOMES, &states).await.unwrap();
         }
         assert_eq!(rows(&mut folded).await, rows(&mut live).await, "in batches of {size}");
         let due = replay().effects_due(&mut folded, P).await.unwrap();

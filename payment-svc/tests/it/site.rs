@@ -31,6 +31,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use sqlx::PgPool;
 
+use crate::batch::HOMES;
 use crate::database;
 
 /// The example key of RFC 8410 §10.3, and its public half.
@@ -118,7 +119,7 @@ impl Stand {
         let order_id = state.payment().unwrap().order_id.0;
         let known = store::load_payments(&mut conn, &[order_id]).await.unwrap();
         match known.is_empty() {
-            true => store::insert_payments(&mut conn, 0, &[state]).await.unwrap(),
+            true => store::insert_payments(&mut conn, HOMES, &[state]).await.unwrap(),
             false => store::update_payments(&mut conn, &[state]).await.unwrap(),
         }
     }

@@ -10,6 +10,7 @@ use events::time::Timestamp;
 use payment_svc::state::{Payment, State, Terms};
 use payment_svc::store;
 
+use crate::batch::HOMES;
 use crate::database;
 
 const T0: i64 = 1_767_225_600_000;
@@ -53,7 +54,7 @@ async fn every_kind_of_payment_reads_back() {
     let mut conn = pool.acquire().await.unwrap();
     let all = all();
     let ids: Vec<i64> = (0..12).rev().collect();
-    store::insert_payments(&mut conn, 3, &Vec::from_iter(all.values())).await.unwrap();
+    store::insert_payments(&mut conn, HOMES, &Vec::from_iter(all.values())).await.unwrap();
     assert_eq!(store::load_payments(&mut conn, &ids).await.unwrap(), all);
     store::update_payments(&mut conn, &Vec::from_iter(all.values())).await.unwrap();
     assert_eq!(store::load_payments(&mut conn, &ids).await.unwrap(), all);
@@ -67,7 +68,7 @@ async fn a_payment_that_moves_on_to_any_kind_keeps_its_customer_and_total() {
     let requested =
         |id| State::Requested { payment: payment(id), terms: terms(Some("http://x.test")), charge: set_by(id) };
     let before: Vec<State> = all.keys().map(|order_id| requested(order_id.0)).collect();
-    store::insert_payments(&mut conn, 3, &Vec::from_iter(&before)).await.unwrap();
+    store::insert_payments(&mut conn, HOMES, &Vec::from_iter(&before)).await.unwrap();
     store::update_payments(&mut conn, &Vec::from_iter(all.values())).await.unwrap();
     let ids: Vec<i64> = all.keys().map(|order_id| order_id.0).collect();
     assert_eq!(store::load_payments(&mut conn, &ids).await.unwrap(), all);
@@ -78,7 +79,7 @@ async fn a_payment_that_moves_on_leaves_no_call_behind() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
     let before = State::Requested { payment: payment(1), terms: terms(Some("http://pay.test/1")), charge: set_by(1) };
-    store::insert_payments(&mut conn, 0, &[&before]).await.unwrap();
+    store::insert_payments(&mut conn, HOMES, &[&before]).await.unwrap();
     let after = State::Captured { payment: payment(1), taken: payment(1).total };
     store::update_payments(&mut conn, &[&after, &State::Unknown]).await.unwrap();
     assert_eq!(store::load_payments(&mut conn, &[1]).await.unwrap(), BTreeMap::from([(OrderId(1), after)]));
@@ -89,11 +90,11 @@ async fn a_payment_that_moves_on_leaves_no_call_behind() {
 async fn calls_are_found_by_partition_in_the_order_they_were_asked_for() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
-    store::insert_payments(&mut conn, 3, &Vec::from_iter(all().values())).await.unwrap();
+    store::insert_payments(&mut conn, HOMES, &Vec::from_iter(all().values())).await.unwrap();
     let mark = |key, kind| EffectMark { key, kind, set_by: set_by(key), not_before: None };
     let expected = [mark(8, "refund"), mark(3, "cancel"), mark(2, "charge"), mark(1, "charge")];
-    assert_eq!(store::calls(&mut conn, 3).await.unwrap(), expected);
-    assert_eq!(store::calls(&mut conn, 2).await.unwrap(), []);
+    assert_eq!(store::calls(&mut conn, 0).await.unwrap(), expected);
+    assert_eq!(store::calls(&mut conn, 1).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -1,0 +1,157 @@
+//! Turns: the processors of a process that have something to do commit it together, in one transaction.
+//!
+//! What a small batch costs is the transaction, not its inputs (ADR 6). So a processor does not begin one by itself: it asks
+//! for a turn, and while a transaction runs, the next one gathers. What that is, is [`crate::batch`]'s.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::batch::{self, Batch, BatchError, Committed, Part};
+use crate::clock;
+use crate::service::Service;
+use crate::shared::Shared;
+use crate::store::Owned;
+
+/// A kept connection goes back to the pool after this, which closes it when it has become old.
+const KEPT_AT_MOST: Duration = Duration::from_secs(60);
+
+/// What became of a batch; errs with a panic, which is its processor's.
+pub(crate) type Outcome<I> = Result<(Batch<I>, Result<Committed, BatchError>), Box<dyn Any + Send>>;
+
+type Ask<I> = oneshot::Sender<Turn<I>>;
+
+/// Where processors ask for turns.
+pub(crate) struct Turns<I> {
+    asks: mpsc::UnboundedSender<Ask<I>>,
+}
+
+/// The other end, for [`serve`].
+#[derive(Debug)]
+pub(crate) struct Asked<I>(Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Ask<I>>>>);
+
+/// A processor's turn: it puts its batch in, or lets it pass by dropping it. The others wait for that.
+#[derive(Debug)]
+pub(crate) struct Turn<I>(mpsc::UnboundedSender<Submitted<I>>);
+
+#[derive(Debug)]
+struct Submitted<I> {
+    part: Part<I>,
+    reply: oneshot::Sender<Outcome<I>>,
+}
+
+impl<I> std::fmt::Debug for Turns<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turns").finish_non_exhaustive()
+    }
+}
+
+impl<I> Turns<I> {
+    pub(crate) fn new() -> (Self, Asked<I>) {
+        let (asks, asked) = mpsc::unbounded_channel();
+        (Self { asks }, Asked(Arc::new(tokio::sync::Mutex::new(asked))))
+    }
+
+    /// Waits for the next turn.
+    pub(crate) async fn take(&self) -> Turn<I> {
+        let (ask, turn) = oneshot::channel();
+        self.asks.send(ask).expect("it is served as long as this is here");
+        turn.await.expect("every ask is answered")
+    }
+}
+
+impl<I> Turn<I> {
+    /// Runs a batch, together with those of the other processors whose turn it is.
+    pub(crate) async fn run(self, owned: Owned, batch: Batch<I>) -> (Batch<I>, Result<Committed, BatchError>) {
+        let (reply, done) = oneshot::channel();
+        let submitted = self.0.send(Submitted { part: Part { owned, batch }, reply });
+        assert!(submitted.is_ok(), "a turn is waited for");
+        drop(self);
+        match done.await.expect("every batch is answered") {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// Runs this many transactions at once, until nobody can ask any more.
+pub(crate) fn serve<S: Service>(shared: &Arc<Shared<S>>, asked: &Asked<S::Input>, at_once: usize) {
+    for _ in 0..at_once.max(1) {
+        tokio::spawn(work(Arc::downgrade(shared), Arc::clone(&asked.0)));
+    }
+}
+
+async fn work<S: Service>(
+    shared: Weak<Shared<S>>,
+    asked: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Ask<S::Input>>>>,
+) {
+    loop {
+        let asks = {
+            let mut asked = asked.lock().await;
+            let Some(first) = asked.recv().await else { return };
+            // Those whose batch has just committed, and that have more to do, shall come along.
+            tokio::task::yield_now().await;
+            let mut asks = vec![first];
+            while let Ok(ask) = asked.try_recv() {
+                asks.push(ask);
+            }
+            asks
+        };
+        let (submit, mut submitted) = mpsc::unbounded_channel();
+        for ask in asks {
+            // Whoever asked may have ended meanwhile.
+            drop(ask.send(Turn(submit.clone())));
+        }
+        drop(submit);
+        let (mut parts, mut replies) = (Vec::new(), Vec::new());
+        while let Some(Submitted { part, reply }) = submitted.recv().await {
+            parts.push(part);
+            replies.push(reply);
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        if !parts.is_empty() {
+            let outcomes = batch::run(&shared, parts).await;
+            for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                drop(reply.send(outcome));
+            }
+        }
+    }
+}
+
+/// Connections on which the last thing that happened was a COMMIT: the next batch need not ask whether they are clean.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    pool: PgPool,
+    kept: Mutex<Vec<Kept>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) connection: PoolConnection<Postgres>,
+    since: Instant,
+}
+
+impl Connections {
+    pub(crate) fn new(pool: PgPool) -> Self {
+        Self { pool, kept: Mutex::default() }
+    }
+
+    /// The connection of an earlier batch, or one of the pool.
+    pub(crate) async fn get(&self) -> Result<Kept, sqlx::Error> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match kept.filter(|kept| kept.since.elapsed() < KEPT_AT_MOST) {
+            Some(kept) => Ok(kept),
+            None => Ok(Kept { connection: self.pool.acquire().await?, since: clock::instant() }),
+        }
+    }
+
+    /// Keeps a connection for the next batch. One on which anything failed must not be kept.
+    pub(crate) fn keep(&self, connection: Kept) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+}

@@ -1,0 +1,111 @@
+//! Processors of one process commit together, and each bears its own trouble alone (ADR 6).
+
+use std::time::Duration;
+
+use engine::Settings;
+use sqlx::Executor;
+
+use crate::toy::Act;
+use crate::world::{Instance, Launch, World, key_of};
+
+const KEYS: usize = 60;
+
+/// An instance that takes one record at a time of each partition, so that its processors are always ready together.
+async fn one_at_a_time(world: &World) -> Instance {
+    let usual = world.usual();
+    let settings = Settings { batch_max: 1, ..usual.settings.clone() };
+    world.launch(Launch { settings, ..usual }).await.unwrap()
+}
+
+/// A backlog of one event per key, the keys of both partitions in turns.
+async fn backlog(world: &World) -> Vec<(i64, String)> {
+    let mut expected = Vec::new();
+    for n in 0..KEYS {
+        for partition in [0, 1] {
+            let key = key_of(partition, n);
+            expected.push((key, format!("news {}: add 1", world.news(key, Act::Add(1)).await)));
+        }
+    }
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processors_that_are_ready_share_a_transaction() {
+    let world = World::new().await;
+    let expected = backlog(&world).await;
+    let instance = one_at_a_time(&world).await;
+    for (key, news) in &expected {
+        world.applied(*key, &[news]).await;
+    }
+    let transactions = world.count("SELECT count(DISTINCT xmin::text) FROM entries").await;
+    let batches = i64::try_from(expected.len()).unwrap();
+    assert!(transactions < batches, "{batches} batches in {transactions} transactions: none is shared");
+    world.settled().await;
+    instance.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_fails_stops_its_own_processor_only() {
+    let world = World::new().await;
+    let before = backlog(&world).await;
+    let failing = key_of(0, KEYS);
+    let fails = world.news(failing, Act::Fail).await;
+    let behind = backlog_of(&world, 0).await;
+    let beside = backlog_of(&world, 1).await;
+    let instance = one_at_a_time(&world).await;
+    for (key, news) in before.iter().chain(&beside) {
+        world.applied_somewhere(*key, news).await;
+    }
+    instance.says("cannot be applied: BAD").await;
+    assert_eq!(world.history(failing).await, Vec::<String>::new());
+    for (key, news) in &behind {
+        assert!(!world.history(*key).await.contains(news), "{news} has overtaken the one that fails");
+    }
+    world.outside.mend();
+    instance.engine.resume(0);
+    world.applied(failing, &[&format!("news {fails}: mended")]).await;
+    for (key, news) in &behind {
+        world.applied_somewhere(*key, news).await;
+    }
+    world.settled().await;
+    instance.stop().await;
+    world.finish().await;
+}
+
+async fn backlog_of(world: &World, partition: i32) -> Vec<(i64, String)> {
+    let mut expected = Vec::new();
+    for n in 0..KEYS / 2 {
+        let key = key_of(partition, n);
+        expected.push((key, format!("news {}: add 2", world.news(key, Act::Add(2)).await)));
+    }
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_processor_that_is_fenced_leaves_the_others_their_transaction() {
+    let world = World::new().await;
+    let expected = backlog(&world).await;
+    let instance = one_at_a_time(&world).await;
+    let epoch = "SELECT epoch FROM processors WHERE partition = 0";
+    let of_the_other = "SELECT epoch FROM processors WHERE partition = 1";
+    world.applied(expected[0].0, &[&expected[0].1]).await;
+    let other = world.count(of_the_other).await;
+    for round in 0..3 {
+        world.applied(expected[round * KEYS / 2].0, &[&expected[round * KEYS / 2].1]).await;
+        world.pool.execute("UPDATE processors SET epoch = epoch + 1 WHERE partition = 0").await.unwrap();
+        let taken = world.count(epoch).await;
+        crate::support::eventually(Duration::from_secs(30), async || {
+            let now = world.count(epoch).await;
+            if now > taken { Ok(()) } else { Err("it is not assigned anew") }
+        })
+        .await;
+    }
+    for (key, news) in &expected {
+        world.applied(*key, &[news]).await;
+    }
+    assert_eq!(world.count(of_the_other).await, other, "the other went on all the time");
+    world.settled().await;
+    instance.stop().await;
+    world.finish().await;
+}
