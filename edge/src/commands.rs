@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::answer::{Accepted, Answer, Ids};
 use crate::facts::Facts;
-use crate::group::{Group, GroupError};
+use crate::group::Group;
 use crate::idempotency::{self, Answered, Claim, Claimed, Key, Known};
 use crate::log::Log;
 use crate::metrics::HttpMetrics;
@@ -245,7 +245,7 @@ impl Commands {
     }
 
     async fn carry_out(&self, claim: Claim, answer: fn(Ids) -> Answer) -> Result<Accepted, Problem> {
-        let claimed = self.0.claims.write(claim.clone()).await.map_err(away)?;
+        let claimed = self.0.claims.ask(claim.clone()).await?;
         let claim = match claimed {
             Claimed::New => claim,
             Claimed::TakenOver(stored) => {
@@ -258,7 +258,7 @@ impl Commands {
         let answer = answer(ids);
         self.append(claim.subject, unpack(&claim.headers)?, claim.value).await?;
         let answered = Answered { key: claim.key, location: answer.location.clone(), body: answer.body.clone() };
-        if let Err(error) = self.0.answers.write(answered).await {
+        if let Err(error) = self.0.answers.ask(answered).await {
             // The log has it and the answer is made from its IDs, so the row is only a shortcut that is missing.
             tracing::warn!(%error, command.id = ids.command_id.0, "an answer was given and not stored");
         }
@@ -345,19 +345,6 @@ fn replay(known: Known, answer: fn(Ids) -> Answer) -> Accepted {
         None => answer(ids),
     };
     Accepted { ids, replayed: true, answer }
-}
-
-fn away(error: GroupError) -> Problem {
-    match error {
-        GroupError::Failed(error) => {
-            tracing::warn!(%error, "a key was not claimed");
-            Problem::unavailable("The service cannot reach its data now.", AWAY_RETRY_SECONDS)
-        }
-        GroupError::Full | GroupError::Lost => {
-            tracing::warn!(%error, "a key was not claimed");
-            Problem::unavailable("The service is busy.", AWAY_RETRY_SECONDS)
-        }
-    }
 }
 
 /// Headers as they are kept in the row: every value is text.

@@ -1,7 +1,7 @@
-//! Group commit: many requests, one statement. While one batch is written the next one gathers, so that the cost of a
-//! commit is shared and nobody waits for a timer.
+//! Group commit, and reading in groups: many requests, one statement. While one batch is under way the next one gathers,
+//! so that its cost is shared and nobody waits for a timer.
 //!
-//! It knows no SQL. Each batch is written by a task that no request owns, so a client that goes away cancels nothing
+//! It knows no SQL. Each batch is carried out by a task that no request owns, so a client that goes away cancels nothing
 //! half-way (PITFALLS P2.1).
 
 use std::fmt;
@@ -10,14 +10,19 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::problem::Problem;
+
 /// Items of one batch at most.
 const BATCH_MAX: usize = 256;
 /// Items that wait for the next batches; one more is turned away.
 const WAITING_MAX: usize = 2_048;
 
-/// Why an item was not written, or is not known to be.
+/// A client may ask again after this.
+const AWAY_RETRY_SECONDS: u64 = 2;
+
+/// Why an item has no answer; what was to be written may be.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum GroupError {
+pub enum GroupError {
     /// Too many wait.
     #[error("too many requests wait for the database")]
     Full,
@@ -29,10 +34,21 @@ pub(crate) enum GroupError {
     Lost,
 }
 
+impl From<GroupError> for Problem {
+    fn from(error: GroupError) -> Self {
+        tracing::warn!(%error, "a group of requests was not answered");
+        let detail = match error {
+            GroupError::Failed(_) => "The service cannot reach its data now.",
+            GroupError::Full | GroupError::Lost => "The service is busy.",
+        };
+        Self::unavailable(detail, AWAY_RETRY_SECONDS)
+    }
+}
+
 type Waiting<I, O> = (I, oneshot::Sender<Result<O, GroupError>>);
 
-/// A queue whose items are written together.
-pub(crate) struct Group<I, O> {
+/// A queue whose items are taken to the database together.
+pub struct Group<I, O> {
     queue: mpsc::Sender<Waiting<I, O>>,
 }
 
@@ -43,8 +59,9 @@ impl<I, O> fmt::Debug for Group<I, O> {
 }
 
 impl<I: Send + 'static, O: Send + 'static> Group<I, O> {
-    /// Starts the writer, which ends when the group is dropped. `write` returns one output per item, in their order.
-    pub(crate) fn start<F, W>(write: F) -> Self
+    /// Starts the task, which ends when the group is dropped. `ask` returns one output per item, in their order.
+    #[must_use]
+    pub fn start<F, W>(ask: F) -> Self
     where
         F: Fn(Vec<I>) -> W + Send + 'static,
         W: Future<Output = Result<Vec<O>, sqlx::Error>> + Send + 'static,
@@ -55,7 +72,7 @@ impl<I: Send + 'static, O: Send + 'static> Group<I, O> {
             while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
                 let (items, replies): (Vec<I>, Vec<_>) = batch.drain(..).unzip();
                 // A task of its own, so that a panic ends one batch and not all later ones.
-                let written = match tokio::spawn(write(items)).await {
+                let written = match tokio::spawn(ask(items)).await {
                     Ok(Ok(outputs)) => Ok(outputs),
                     Ok(Err(error)) => Err(GroupError::Failed(Arc::new(error))),
                     Err(_) => Err(GroupError::Lost),
@@ -66,8 +83,11 @@ impl<I: Send + 'static, O: Send + 'static> Group<I, O> {
         Self { queue }
     }
 
-    /// Hands an item in and waits until it is committed.
-    pub(crate) async fn write(&self, item: I) -> Result<O, GroupError> {
+    /// Hands an item in and waits for its answer.
+    ///
+    /// # Errors
+    /// [`GroupError`], also as a [`Problem`] for the client.
+    pub async fn ask(&self, item: I) -> Result<O, GroupError> {
         let (reply, written) = oneshot::channel();
         self.queue.try_send((item, reply)).map_err(|_| GroupError::Full)?;
         written.await.unwrap_or(Err(GroupError::Lost))
@@ -108,7 +128,7 @@ mod tests {
         }));
         let asked = (0..500_u32).map(|item| {
             let group = Arc::clone(&group);
-            tokio::spawn(async move { (item, group.write(item).await.unwrap()) })
+            tokio::spawn(async move { (item, group.ask(item).await.unwrap()) })
         });
         for task in asked.collect::<Vec<_>>() {
             let (item, output) = task.await.unwrap();
@@ -128,8 +148,8 @@ mod tests {
                 _ => Ok(items),
             }
         });
-        assert!(matches!(group.write(0).await, Err(GroupError::Failed(_))));
-        assert!(matches!(group.write(1).await, Err(GroupError::Lost)));
-        assert_eq!(group.write(2).await.unwrap(), 2);
+        assert!(matches!(group.ask(0).await, Err(GroupError::Failed(_))));
+        assert!(matches!(group.ask(1).await, Err(GroupError::Lost)));
+        assert_eq!(group.ask(2).await.unwrap(), 2);
     }
 }

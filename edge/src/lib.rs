@@ -81,7 +81,7 @@ pub mod config;
 pub mod facts;
 pub mod fields;
 pub mod frame;
-mod group;
+pub mod group;
 pub mod health;
 mod idempotency;
 pub mod json;

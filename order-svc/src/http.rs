@@ -2,7 +2,7 @@
 //!
 //! Here are the table of routes and everything that only reads; what makes a command is in [`crate::http_commands`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use actix_web::{HttpResponse, HttpResponseBuilder, web};
 use edge::auth::{Access, Caller};
 use edge::commands::{Commands, Draft};
 use edge::facts::etag;
+use edge::group::Group;
 use edge::lists::{Asked, Listing, Page};
 use edge::problem::{Document, Problem};
 use edge::routes::Routes;
 use events::id::{OrderId, ProductId};
 use events::order::{OrderCommand, OrderLine};
 use host::{Base, Ready};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 
-use crate::catalogue::Product;
 use crate::history;
 use crate::http_bodies::{
     Accepted, Amount, Cancellation, EventList, EventView, LineView, OrderList, OrderView, ProductList, ProductView,
@@ -42,6 +42,16 @@ pub(crate) struct Shop {
     base: Base,
     commands: Commands,
     histories: Arc<Semaphore>,
+    /// Asked by every order that is placed, so by many at once.
+    listed: Group<Vec<i64>, Arc<HashSet<ProductId>>>,
+}
+
+/// Which products can be ordered, for many requests at once: all get one answer.
+async fn listed(pool: PgPool, wanted: Vec<Vec<i64>>) -> Result<Vec<Arc<HashSet<ProductId>>>, sqlx::Error> {
+    let product_ids: BTreeSet<i64> = wanted.iter().flatten().copied().collect();
+    let mut conn = pool.acquire().await?;
+    let listed = Arc::new(store::listed_products(&mut conn, &Vec::from_iter(product_ids)).await?);
+    Ok(wanted.iter().map(|_| Arc::clone(&listed)).collect())
 }
 
 /// An order, as far as it is known.
@@ -84,10 +94,9 @@ impl Shop {
         if caller.may_see(customer_id) { Ok(found) } else { Err(Problem::not_found()) }
     }
 
-    pub(crate) async fn products(&self, lines: &[OrderLine]) -> Result<BTreeMap<ProductId, Product>, Problem> {
-        let mut product_ids: Vec<i64> = lines.iter().map(|line| line.product_id.0).collect();
-        product_ids.sort_unstable();
-        self.read(async move |conn| store::load_products(conn, &product_ids).await).await
+    /// Those products of these lines, and maybe others, that can be ordered.
+    pub(crate) async fn listed(&self, lines: &[OrderLine]) -> Result<Arc<HashSet<ProductId>>, Problem> {
+        Ok(self.listed.ask(lines.iter().map(|line| line.product_id.0).collect()).await?)
     }
 
     /// The order's records in the log.
@@ -269,7 +278,13 @@ pub fn api() -> utoipa::openapi::OpenApi {
 pub fn routes(ready: Ready<Orders>) -> impl Fn() -> Routes + Clone + Send + 'static {
     let Ready { base, commands, .. } = ready;
     let commands = commands.expect("this service has a commands topic");
-    let shop = Arc::new(Shop { base, commands: commands.clone(), histories: Arc::new(Semaphore::new(HISTORIES_MAX)) });
+    let pool = base.pool.clone();
+    let shop = Arc::new(Shop {
+        base,
+        commands: commands.clone(),
+        histories: Arc::new(Semaphore::new(HISTORIES_MAX)),
+        listed: Group::start(move |wanted| listed(pool.clone(), wanted)),
+    });
     let commands = Arc::new(commands);
     move || {
         Routes::new()

@@ -56,8 +56,8 @@ pub(crate) async fn post_order(
     let intent =
         Intent { facts: &facts, caller: &caller.subject, body: body.canonical()?, subject: None, answer: accepted };
     let taken = commands.submit(intent, async |subject, command| {
-        let products = shop.products(&wanted.lines).await?;
-        check_products(&wanted.lines, |id| products.get(&id).is_some_and(|product| product.listed))?;
+        let listed = shop.listed(&wanted.lines).await?;
+        check_products(&wanted.lines, |id| listed.contains(&id))?;
         let CommandRef { command_id, caller: sub, key_hash, fingerprint } = command;
         let place = PlaceOrder {
             order_id: OrderId(subject),

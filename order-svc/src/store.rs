@@ -7,7 +7,7 @@
 //! found by `= ANY (ARRAY[…])`, which leaves the planner nothing but the primary key: for `=` it may choose a plan that
 //! walks the whole index, if it plans while the table is small, and then keeps it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use engine::clock::{from_utc, to_utc};
 use engine::migrate::{MigrationSet, Schema};
@@ -157,6 +157,16 @@ pub async fn load_products(
     .fetch_all(conn)
     .await?;
     rows.into_iter().map(|row| Ok((ProductId(row.product_id), row.product()?))).collect()
+}
+
+/// Those of these products that can be ordered.
+pub async fn listed_products(conn: &mut PgConnection, product_ids: &[i64]) -> Result<HashSet<ProductId>, sqlx::Error> {
+    let rows: Vec<(i64,)> =
+        sqlx::query_as("SELECT product_id FROM catalogue WHERE listed AND product_id = ANY($1)")
+            .bind(product_ids)
+            .fetch_all(conn)
+            .await?;
+    Ok(rows.into_iter().map(|(product_id,)| ProductId(product_id)).collect())
 }
 
 /// Writes products as they are now.
