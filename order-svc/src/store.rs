@@ -161,11 +161,10 @@ pub async fn load_products(
 
 /// Those of these products that can be ordered.
 pub async fn listed_products(conn: &mut PgConnection, product_ids: &[i64]) -> Result<HashSet<ProductId>, sqlx::Error> {
-    let rows: Vec<(i64,)> =
-        sqlx::query_as("SELECT product_id FROM catalogue WHERE listed AND product_id = ANY($1)")
-            .bind(product_ids)
-            .fetch_all(conn)
-            .await?;
+    let rows: Vec<(i64,)> = sqlx::query_as("SELECT product_id FROM catalogue WHERE listed AND product_id = ANY($1)")
+        .bind(product_ids)
+        .fetch_all(conn)
+        .await?;
     Ok(rows.into_iter().map(|(product_id,)| ProductId(product_id)).collect())
 }
 

@@ -26,6 +26,8 @@ pub struct Conditions {
     pub mode: Mode,
     /// How many.
     pub orders: usize,
+    /// Orders before them that were not measured.
+    pub warm_up: usize,
     /// Orders per second of an open loop.
     pub rate: Option<f64>,
     /// Orders in flight of a closed loop.

@@ -1,7 +1,8 @@
-//! The order of a run: baseline, readings, load, until all orders are final, readings, report.
+//! The order of a run: baseline, warm-up, readings, load, until all orders are final, readings, report.
 //!
 //! Products must be listed and stocked before.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Microseconds; an order that takes longer counts as this long.
 const LATENCY_MICROS_MAX: u64 = 3_600_000_000;
+/// Moderate: what is warmed up is code, not queues.
+const WARM_UP_IN_FLIGHT: usize = 500;
 const LINES: usize = 2;
 const QUANTITY_MAX: i64 = 3;
 
@@ -48,15 +51,22 @@ pub async fn run(target: &Target, options: &Options, progress: Progress<'_>) -> 
         None => None,
         Some(duration) => Some(baseline::measure(target, duration).await.context("measuring the baseline")?),
     };
-    progress(0, "orders");
     let processes = gateway::processes(&target.stack_file)?;
     let sender = Arc::new(match options.mode {
         Mode::Log => Sender::Log(LogSender::start(target).await?),
         Mode::Http => Sender::Http(HttpSender::start(target)?),
     });
+    if options.warm_up > 0 {
+        progress(0, "warming up");
+        let arrivals = Arrivals::follow(Arc::clone(&target.kafka)).await?;
+        let numbers = options.orders..options.orders + options.warm_up;
+        load(&sender, numbers, Load::Closed { in_flight: WARM_UP_IN_FLIGHT }, &arrivals, &|_, _| {}).await?;
+        drop(arrivals.finish());
+    }
+    progress(0, "orders");
     let arrivals = Arrivals::follow(Arc::clone(&target.kafka)).await?;
     let (counted, used) = (metrics::read(&target.metrics).await?, usage::cpu(&processes));
-    let load = load(&sender, options, &arrivals, progress).await;
+    let load = load(&sender, 0..options.orders, options.load, &arrivals, progress).await;
     let (used_after, rss_mb) = (usage::cpu(&processes), usage::rss_mb(&processes));
     let counted_after = metrics::read(&target.metrics).await?;
     load?;
@@ -80,16 +90,18 @@ pub async fn run(target: &Target, options: &Options, progress: Progress<'_>) -> 
 /// Starts every order in its turn, then waits until all are final.
 async fn load(
     sender: &Arc<Sender>,
-    options: &Options,
+    numbers: Range<usize>,
+    load: Load,
     arrivals: &Arrivals,
     progress: Progress<'_>,
 ) -> anyhow::Result<()> {
-    let pace = Pace::new(options.load, Instant::now());
+    let (orders, first) = (numbers.len(), numbers.start);
+    let pace = Pace::new(load, Instant::now());
     let mut starts: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let mut told = Instant::now();
-    for number in 0..options.orders {
+    for number in numbers {
         let turn = tokio::select! {
-            turn = pace.turn(number) => turn?,
+            turn = pace.turn(number - first) => turn?,
             () = tokio::time::sleep(PATIENCE) => bail!("no order became final for {} s; see `orderctl lag`", PATIENCE.as_secs()),
         };
         let (sender, noted) = (Arc::clone(sender), arrivals.clone());
@@ -105,7 +117,7 @@ async fn load(
     while let Some(done) = starts.join_next().await {
         done.context("starting an order")??;
     }
-    drain(options.orders, arrivals, progress).await
+    drain(orders, arrivals, progress).await
 }
 
 /// Waits until all are final, or nothing has moved for the patience: then the rest counts as open.
@@ -193,6 +205,7 @@ fn conditions(
     Conditions {
         mode: options.mode,
         orders: options.orders,
+        warm_up: options.warm_up,
         rate,
         in_flight,
         connections: (options.mode == Mode::Http).then_some(http_sender::CONNECTIONS),

@@ -97,6 +97,9 @@ pub struct Options {
     pub orders: usize,
     /// When.
     pub load: Load,
+    /// Orders before them that are not measured: a broker's code is compiled while it works, and payment-svc may have
+    /// been restarted just now. The baseline is warmed up as well.
+    pub warm_up: usize,
     /// Duration of pgbench; none leaves the baseline out.
     pub baseline: Option<Duration>,
 }

@@ -77,7 +77,7 @@ fn options(args: &Bench) -> anyhow::Result<Options> {
         By::Http => Mode::Http,
     };
     let baseline = (args.baseline_seconds > 0).then(|| Duration::from_secs(args.baseline_seconds.into()));
-    Ok(Options { mode, orders: args.orders, load, baseline })
+    Ok(Options { mode, orders: args.orders, load, warm_up: args.warm_up, baseline })
 }
 
 async fn measure(
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     fn args(rate: Option<f64>) -> Bench {
-        Bench { by: By::Log, orders: 10, rate, gateway: None, in_flight: Some(5), baseline_seconds: 0 }
+        Bench { by: By::Log, orders: 10, rate, gateway: None, in_flight: Some(5), warm_up: 0, baseline_seconds: 0 }
     }
 
     #[test]

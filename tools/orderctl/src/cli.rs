@@ -317,6 +317,9 @@ pub(crate) struct Bench {
     /// Without --rate: orders that are started and not yet final [default: 8000 with log, 1000 with http]
     #[arg(long)]
     pub(crate) in_flight: Option<usize>,
+    /// Orders before them that are not measured
+    #[arg(long, default_value_t = 5_000)]
+    pub(crate) warm_up: usize,
     /// Seconds of pgbench; 0 leaves the baseline out
     #[arg(long, default_value_t = 10)]
     pub(crate) baseline_seconds: u32,

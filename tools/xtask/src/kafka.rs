@@ -33,7 +33,7 @@ pub(crate) fn part(layout: &Layout, settings: &Settings, programs: &Programs) ->
     let tool = |class: &str| {
         let logging = layout.root.join("deploy/broker-log4j2.yaml");
         Program::new(&programs.java)
-            .args(["-Xms256m", "-Xmx512m", "-XX:+UseG1GC"])
+            .args(["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC"])
             .args([format!("-Dlog4j2.configurationFile={}", logging.display())])
             .args(["-cp", &class_path, class])
     };
