@@ -4,16 +4,19 @@
 //!
 //! What the engine adds (sequences, fences, outbox) is not modelled; it has tests of its own.
 
+mod checks;
+mod outside;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use events::code::{Channel, CustomerReason, GatewayResult, NoticeKind};
+use events::code::{Channel, CustomerReason, GatewayResult};
 use events::id::{CommandId, EventId, OrderId, ProductId};
 use events::inventory::{InventoryEvent, ReceiveStock};
 use events::money::{Currency, Money};
 use events::notification::NotificationEvent;
 use events::order::{CancelOrder, OrderCommand, OrderEvent, OrderLine, PlaceOrder};
-use events::payment::{PaymentCommand, PaymentEvent, RecordGatewayResult};
+use events::payment::{PaymentCommand, PaymentEvent};
 use events::record::Recorded;
 use events::time::Timestamp;
 use inventory_svc::domain as inventory;
@@ -303,92 +306,6 @@ impl World {
         }
     }
 
-    /// One open call of some payment: made, answered, or made and its answer lost.
-    fn call_the_gateway(&mut self) {
-        let open: Vec<(OrderId, payment::Call, Money)> = self
-            .payments
-            .iter()
-            .filter_map(|(id, state)| {
-                let (call, _) = state.call()?;
-                Some((*id, call, state.taken().or(state.payment().map(|payment| payment.total))?))
-            })
-            .collect();
-        if open.is_empty() {
-            return;
-        }
-        let (order_id, call, amount) = open[self.random.random_range(0..open.len())];
-        let report = match call {
-            payment::Call::Charge => self.charge(order_id, amount),
-            payment::Call::Cancel => {
-                let charge = self.charges.entry(order_id).or_default();
-                charge.cancelled = charge.captured == 0;
-                let taken = Money { amount: charge.captured, ..amount };
-                Some(if charge.cancelled { payment::Report::Cancelled } else { payment::Report::Captured(taken) })
-            }
-            payment::Call::Refund => {
-                let charge = self.charges.entry(order_id).or_default();
-                charge.refunded = charge.captured;
-                Some(payment::Report::Refunded(Money { amount: charge.captured, ..amount }))
-            }
-        };
-        // A crash before the answer is committed: the call was made all the same.
-        if let Some(report) = report
-            && !self.chance(20)
-        {
-            self.judge_payment(&payment::Input::Answer { order_id, report }, true);
-        }
-    }
-
-    fn charge(&mut self, order_id: OrderId, amount: Money) -> Option<payment::Report> {
-        let verdict = match self.random.random_range(0..10) {
-            0 => GatewayResult::Declined,
-            1 => GatewayResult::Failed,
-            _ => GatewayResult::Captured,
-        };
-        let wrong = self.chance(5);
-        let silent = self.chance(30);
-        let charge = self.charges.entry(order_id).or_default();
-        charge.called += 1;
-        if charge.cancelled {
-            return Some(payment::Report::Cancelled);
-        }
-        if charge.verdict.is_none() {
-            charge.verdict = Some(verdict);
-            if verdict == GatewayResult::Captured {
-                charge.captured = amount.amount + i64::from(wrong);
-            }
-        }
-        let (verdict, taken) = (charge.verdict?, Money { amount: charge.captured, ..amount });
-        self.callbacks(order_id, verdict, taken);
-        if silent {
-            return None;
-        }
-        Some(match verdict {
-            GatewayResult::Captured => payment::Report::Captured(taken),
-            GatewayResult::Declined => payment::Report::Declined,
-            GatewayResult::Failed | GatewayResult::Cancelled | GatewayResult::Refunded => payment::Report::Failed,
-        })
-    }
-
-    /// None, one or two callbacks, under command IDs of their own.
-    fn callbacks(&mut self, order_id: OrderId, result: GatewayResult, amount: Money) {
-        for _ in 0..self.random.random_range(0..3) {
-            let command = RecordGatewayResult {
-                order_id,
-                gateway_event_id: "e".to_owned(),
-                result,
-                gateway_key: payment::charge_key(order_id),
-                amount,
-                occurred_at: self.now,
-                command_id: CommandId(self.id()),
-                caller: None,
-                key_hash: None,
-                fingerprint: None,
-            };
-            self.payment_commands.push(command.into());
-        }
-    }
-
     fn time_passes(&mut self) {
         self.now = self.now.plus(Duration::from_millis(self.random.random_range(1..3_000)));
         // The engine fires a timer only behind everything that was there; a late capture must end well all the same.
@@ -403,88 +320,6 @@ impl World {
         }
     }
 
-    fn is_at_rest(&self) -> bool {
-        let at = |reader| self.read.get(reader).copied().unwrap_or(0);
-        let read = at("order<commands") == self.order_commands.len()
-            && at("payment<commands") == self.payment_commands.len()
-            && ["order<inventory", "payment<inventory"].iter().all(|reader| at(reader) == self.inventory_log.len())
-            && ["order<payment", "notify<payment"].iter().all(|reader| at(reader) == self.payment_log.len())
-            && ["inventory<order", "payment<order", "notify<order"]
-                .iter()
-                .all(|reader| at(reader) == self.order_log.len());
-        read && self.orders.values().all(|state| state.timer().is_none())
-            && self.payments.values().all(|state| state.call().is_none())
-    }
-
-    fn check(&self) {
-        self.check_money();
-        self.check_stock();
-        self.check_notices();
-        self.check_folds();
-    }
-
-    fn check_money(&self) {
-        for (order_id, state) in &self.orders {
-            let charge = self.charges.get(order_id).copied().unwrap_or_default();
-            let net = charge.captured - charge.refunded;
-            match state {
-                order::State::Confirmed(order) => assert_eq!(net, order.total.amount, "{order_id} is confirmed"),
-                _ => assert_eq!(net, 0, "{order_id}: {state:?}, {charge:?}, {:?}", self.payments.get(order_id)),
-            }
-        }
-    }
-
-    fn check_stock(&self) {
-        let mut sold: BTreeMap<ProductId, i64> = BTreeMap::new();
-        for state in self.orders.values() {
-            if let order::State::Confirmed(order) = state {
-                for line in &order.lines {
-                    *sold.entry(line.product_id).or_default() += line.quantity;
-                }
-            }
-        }
-        for (product_id, product) in &self.stock.products {
-            let stock = product.stock;
-            assert_eq!(stock.reserved, 0, "{product_id}");
-            assert_eq!(stock.sold, sold.get(product_id).copied().unwrap_or(0), "{product_id}");
-            assert_eq!(stock.received + stock.adjusted, stock.on_hand + stock.sold, "{product_id}");
-            assert!(stock.on_hand >= 0, "{product_id}");
-        }
-    }
-
-    fn check_notices(&self) {
-        for (order_id, state) in &self.orders {
-            let kind = match state {
-                order::State::Confirmed(_) => NoticeKind::OrderConfirmed,
-                order::State::Cancelled { .. } => NoticeKind::OrderCancelled,
-                order::State::Expired(_) => NoticeKind::OrderExpired,
-                order::State::Unknown | order::State::Placed { .. } | order::State::Rejected(_) => continue,
-            };
-            let notices = &self.notices[order_id].notices;
-            assert!(notices.contains_key(&kind), "{order_id} was not told of {kind}: {notices:?}");
-        }
-    }
-
-    /// Each projection is the fold of its own events.
-    fn check_folds(&self) {
-        let mut orders: BTreeMap<OrderId, order::State> = BTreeMap::new();
-        for event in &self.order_log {
-            let state = orders.remove(&event.event.order_id()).unwrap_or_default();
-            orders.insert(event.event.order_id(), order::evolve(state, event));
-        }
-        let known = |state: &order::State| *state != order::State::Unknown;
-        assert!(orders.iter().eq(self.orders.iter().filter(|(_, state)| known(state))));
-        let mut payments: BTreeMap<OrderId, payment::State> = BTreeMap::new();
-        for event in &self.payment_log {
-            let state = payments.remove(&event.event.order_id()).unwrap_or_default();
-            payments.insert(event.event.order_id(), payment::evolve(state, event));
-        }
-        let known = |state: &payment::State| *state != payment::State::Unknown;
-        let left = payments.iter().filter(|(_, state)| known(state));
-        assert!(left.eq(self.payments.iter().filter(|(_, state)| known(state))));
-        let stock = self.inventory_log.iter().fold(inventory::State::default(), inventory::evolve);
-        assert_eq!(stock, self.stock);
-    }
 }
 
 fn run(seed: u64, orders: usize) {
