@@ -127,22 +127,24 @@ impl Appender {
                 }
             }
         };
-        match flight.await {
-            Ok(Ok(delivery)) if delivery.offset >= 0 => {
+        let Some(report) = flight.await.ok().and_then(|reports| reports.into_iter().next()) else {
+            return Err(AppendError::Unavailable("the producer was replaced".to_owned()));
+        };
+        match report {
+            Ok(delivery) if delivery.offset >= 0 => {
                 Ok(Appended { topic, partition: delivery.partition, offset: delivery.offset })
             }
-            Ok(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                 Err(AppendError::TooLarge)
             }
-            Ok(Ok(_)) => {
+            Ok(_) => {
                 self.replace(generation);
                 Err(AppendError::Unavailable("a report without an offset".to_owned()))
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 self.replace(generation);
                 Err(AppendError::Unavailable(error.to_string()))
             }
-            Err(_) => Err(AppendError::Unavailable("the producer was replaced".to_owned())),
         }
     }
 

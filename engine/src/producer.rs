@@ -4,8 +4,8 @@
 //! millisecond of each: one per cent of a core for every producer, and a service has seven. What is sent, in which order
 //! and what a report means are the publisher's and the appender's.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -29,10 +29,82 @@ pub(crate) struct Delivered {
     pub(crate) offset: i64,
 }
 
-/// Errs when the producer was dropped before it knew.
-pub(crate) type Flight = oneshot::Receiver<Result<Delivered, KafkaError>>;
+/// A report on one record.
+pub(crate) type Report = Result<Delivered, KafkaError>;
 
-type Reply = Box<oneshot::Sender<Result<Delivered, KafkaError>>>;
+/// The reports on records that were sent together, in their order, up to the first that is bad or not there yet. Errs when
+/// the producer was dropped before it knew.
+pub(crate) type Flight = oneshot::Receiver<Vec<Report>>;
+
+/// Records that were sent together: whoever waits for them is woken once, not for each.
+struct Together(Mutex<Gathered>);
+
+struct Gathered {
+    /// By place.
+    reports: Vec<Option<Report>>,
+    missing: usize,
+    /// None once it is answered.
+    reply: Option<oneshot::Sender<Vec<Report>>>,
+}
+
+impl Together {
+    fn new(count: usize) -> (Arc<Self>, Flight) {
+        let (reply, flight) = oneshot::channel();
+        let gathered = Gathered { reports: vec![None; count], missing: count, reply: Some(reply) };
+        (Arc::new(Self(Mutex::new(gathered))), flight)
+    }
+
+    fn gathered(&self) -> MutexGuard<'_, Gathered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, place: usize, report: Report) {
+        let mut gathered = self.gathered();
+        if gathered.reply.is_none() {
+            return;
+        }
+        let bad = is_bad(&report);
+        gathered.reports[place] = Some(report);
+        gathered.missing -= 1;
+        gathered.answer(bad);
+    }
+
+    /// No more than these were taken.
+    fn shorten(&self, count: usize) {
+        let mut gathered = self.gathered();
+        gathered.missing -= gathered.reports.len() - count;
+        gathered.reports.truncate(count);
+        gathered.answer(false);
+    }
+}
+
+impl Gathered {
+    /// Answers when all are there, or at the first bad one: what follows it may wait for ever.
+    fn answer(&mut self, bad: bool) {
+        if (bad || self.missing == 0)
+            && let Some(reply) = self.reply.take()
+        {
+            let mut reports: Vec<Report> =
+                std::mem::take(&mut self.reports).into_iter().map_while(|report| report).collect();
+            if let Some(first) = reports.iter().position(is_bad) {
+                reports.truncate(first + 1);
+            }
+            // Whoever asked may have given up.
+            drop(reply.send(reports));
+        }
+    }
+}
+
+/// A report without an offset is none (DESIGN §9, H1).
+pub(crate) fn is_bad(report: &Report) -> bool {
+    !report.as_ref().is_ok_and(|delivered| delivered.offset >= 0)
+}
+
+/// Which of them a record is.
+struct Seat {
+    together: Arc<Together>,
+    place: usize,
+}
 
 /// A record to send; a partition is given, or follows from the key.
 pub(crate) type Outgoing<'a> = BaseRecord<'a, [u8], [u8], ()>;
@@ -61,15 +133,14 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Reply;
+    type DeliveryOpaque = Box<Seat>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, reply: Reply) {
+    fn delivery(&self, result: &DeliveryResult<'_>, seat: Box<Seat>) {
         let report = match result {
             Ok(message) => Ok(Delivered { partition: message.partition(), offset: message.offset() }),
             Err((error, _)) => Err(error.clone()),
         };
-        // Whoever asked may have given up.
-        drop(reply.send(report));
+        seat.together.note(seat.place, report);
     }
 }
 
@@ -96,17 +167,36 @@ impl Producer {
 
     /// Hands a record to librdkafka.
     pub(crate) fn send(&self, record: Outgoing<'_>) -> Result<Flight, KafkaError> {
-        let (reply, flight) = oneshot::channel();
-        let record = BaseRecord {
-            topic: record.topic,
-            partition: record.partition,
-            payload: record.payload,
-            key: record.key,
-            timestamp: record.timestamp,
-            headers: record.headers,
-            delivery_opaque: Box::new(reply),
-        };
-        self.producer.send(record).map(|()| flight).map_err(|(error, _)| error)
+        match self.send_all([record]) {
+            (_, _, Some(error)) => Err(error),
+            (flight, _, None) => Ok(flight),
+        }
+    }
+
+    /// Hands records to librdkafka, until it refuses one. Returns how many it took, and why not all.
+    pub(crate) fn send_all<'a>(
+        &self,
+        records: impl IntoIterator<Item = Outgoing<'a>, IntoIter: ExactSizeIterator>,
+    ) -> (Flight, usize, Option<KafkaError>) {
+        let records = records.into_iter();
+        let count = records.len();
+        let (together, flight) = Together::new(count);
+        for (place, record) in records.enumerate() {
+            let record = BaseRecord {
+                topic: record.topic,
+                partition: record.partition,
+                payload: record.payload,
+                key: record.key,
+                timestamp: record.timestamp,
+                headers: record.headers,
+                delivery_opaque: Box::new(Seat { together: Arc::clone(&together), place }),
+            };
+            if let Err((error, _)) = self.producer.send(record) {
+                together.shorten(place);
+                return (flight, place, Some(error));
+            }
+        }
+        (flight, count, None)
     }
 
     /// Forgets everything that is not acknowledged; blocks for a moment.

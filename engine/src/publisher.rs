@@ -228,20 +228,18 @@ impl Sender {
         }
         let length = self.chunk_length();
         let output = self.queue[0].record().output;
-        let flights = self.launch(length)?;
-        let mut offsets = Vec::with_capacity(flights.len());
-        let mut trouble = None;
-        for flight in flights {
-            match flight.await {
-                Ok(Ok(delivery)) if delivery.offset >= 0 => offsets.push(delivery.offset),
-                Ok(Ok(_)) => trouble = Some("delivered without an offset".to_owned()),
-                Ok(Err(error)) => trouble = Some(error.to_string()),
-                Err(_) => trouble = Some("the producer dropped the record".to_owned()),
-            }
-            if trouble.is_some() {
-                break;
-            }
-        }
+        let (flight, count) = self.launch(length)?;
+        let Ok(reports) = flight.await else {
+            return Err(Trouble::Retry("the producer dropped the records".to_owned()));
+        };
+        let offsets: Vec<i64> =
+            reports.iter().flatten().map(|report| report.offset).take_while(|at| *at >= 0).collect();
+        let trouble = match reports.last() {
+            Some(Err(error)) => Some(error.to_string()),
+            Some(Ok(report)) if report.offset < 0 => Some("delivered without an offset".to_owned()),
+            _ if reports.len() < count => Some("a record behind it failed first".to_owned()),
+            _ => None,
+        };
         if !offsets.is_empty() {
             self.check_offsets(output, &offsets).await?;
             self.acknowledge(output, &offsets);
@@ -249,36 +247,36 @@ impl Sender {
         trouble.map_or(Ok(()), |error| Err(Trouble::Retry(error)))
     }
 
-    /// Hands the leading records to librdkafka; fewer when its queue is full.
-    fn launch(&mut self, length: usize) -> Result<Vec<Flight>, Trouble> {
+    /// Hands the leading records to librdkafka; fewer when its queue is full. All are made before the first is handed over:
+    /// librdkafka's thread wakes up for each that it finds alone.
+    fn launch(&mut self, length: usize) -> Result<(Flight, usize), Trouble> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
             None => Producer::new(&self.config).map_err(|error| Trouble::Retry(format!("{error:#}")))?,
         };
-        let mut flights = Vec::with_capacity(length);
-        for queued in self.queue.iter().take(length) {
-            let record = queued.record();
-            let outgoing: Outgoing<'_> = BaseRecord {
-                topic: &self.topics[place(record.output)],
-                partition: Some(self.partition),
-                payload: record.value.as_deref(),
-                key: record.key.as_deref(),
-                timestamp: None,
-                headers: Some(owned(&record.headers)),
-                delivery_opaque: (),
-            };
-            match producer.send(outgoing) {
-                Ok(flight) => flights.push(flight),
-                Err(error)
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) && !flights.is_empty() =>
-                {
-                    break;
-                }
-                Err(error) => return Err(Trouble::Retry(error.to_string())),
+        let records: Vec<Outgoing<'_>> =
+            self.queue.iter().take(length).map(|queued| self.outgoing(queued.record())).collect();
+        let (flight, count, refused) = producer.send_all(records);
+        match refused {
+            Some(error) if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || count == 0 => {
+                return Err(Trouble::Retry(error.to_string()));
             }
+            _ => {}
         }
         self.producer = Some(producer);
-        Ok(flights)
+        Ok((flight, count))
+    }
+
+    fn outgoing<'a>(&'a self, record: &'a OutRecord) -> Outgoing<'a> {
+        BaseRecord {
+            topic: &self.topics[place(record.output)],
+            partition: Some(self.partition),
+            payload: record.value.as_deref(),
+            key: record.key.as_deref(),
+            timestamp: None,
+            headers: Some(owned(&record.headers)),
+            delivery_opaque: (),
+        }
     }
 
     /// Offsets that do not follow the known end mean that somebody else wrote: harmless when it is a former owner's

@@ -319,7 +319,6 @@ impl World {
             self.judge_order(&order::Input::PayByPassed(order_id), true);
         }
     }
-
 }
 
 fn run(seed: u64, orders: usize) {
