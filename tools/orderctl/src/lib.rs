@@ -12,6 +12,7 @@ mod client;
 mod decode;
 mod decoded;
 mod demo;
+mod duration;
 mod history;
 mod import;
 mod keys;

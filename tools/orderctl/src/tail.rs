@@ -15,7 +15,8 @@ use events::codec::Codec;
 use events::envelope::{self, name};
 use events::time::Timestamp;
 
-use crate::cli::{Tail, duration};
+use crate::cli::Tail;
+use crate::duration::duration;
 use crate::log::{Follower, Merged, Start, ranges};
 use crate::output::Output;
 use crate::settings::Settings;
