@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::answer::{Accepted, Answer, Ids};
 use crate::facts::Facts;
-use crate::group::Group;
+use crate::group::{AWAY_RETRY_SECONDS, Group};
 use crate::idempotency::{self, Answered, Claim, Claimed, Key, Known};
 use crate::log::Log;
 use crate::metrics::HttpMetrics;
@@ -32,8 +32,6 @@ use crate::telemetry::Trace;
 
 /// When a client whose command has an unknown outcome may ask again: by then the next request takes over.
 const UNKNOWN_RETRY_SECONDS: u64 = 5;
-/// When a client may come again while the database or the log is away.
-const AWAY_RETRY_SECONDS: u64 = 2;
 
 /// What a client wants, before it is a command.
 #[derive(Debug)]

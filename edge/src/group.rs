@@ -17,8 +17,8 @@ const BATCH_MAX: usize = 256;
 /// Items that wait for the next batches; one more is turned away.
 const WAITING_MAX: usize = 2_048;
 
-/// A client may ask again after this.
-const AWAY_RETRY_SECONDS: u64 = 2;
+/// When a client may come again while the database or the log is away.
+pub(crate) const AWAY_RETRY_SECONDS: u64 = 2;
 
 /// Why an item has no answer; what was to be written may be.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -60,7 +60,11 @@ impl Meters {
         engine.register("refused_fences", "Batches of a former owner refused", meters.refused_fences.clone());
         engine.register("outages", "Batches put off because a dependency was down", meters.outages.clone());
         engine.register("batch_inputs", "Inputs per committed batch", meters.batch_inputs.clone());
-        engine.register("batch_seconds", "Duration of a committed batch", meters.batch_seconds.clone());
+        engine.register(
+            "batch_seconds",
+            "Duration of a committed batch, those that share its transaction included",
+            meters.batch_seconds.clone(),
+        );
         engine.register("live_processors", "Processors that take inputs in", meters.live.clone());
         engine.register("busy_micros", "Microseconds spent in batches", meters.busy_micros.clone());
         meters

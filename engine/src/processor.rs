@@ -144,7 +144,7 @@ impl<S: Service> Processor<S> {
             }
             let window = self.timers.window(now).filter(|_| !self.inbox.is_blocked());
             if self.has_work(window, &progress) {
-                let turn = Arc::clone(&self.shared).turns.take().await;
+                let turn = self.shared.turns.take().await;
                 // What has come while it waited goes along.
                 if self.publisher.has_room(&progress) {
                     self.inbox.judge(self.limit, false).await;

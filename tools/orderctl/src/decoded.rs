@@ -100,11 +100,10 @@ pub(crate) fn line(json: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use events::envelope::Headers;
     use events::id::{CommandId, OrderId};
     use events::order::CancelOrder;
     use events::time::Timestamp;
-
-    use events::envelope::Headers;
 
     use super::*;
 
