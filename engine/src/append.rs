@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::clock;
 use crate::kafka::{INPUT_BYTES_MAX, Kafka};
-use crate::producer::{Outgoing, Producer, owned};
+use crate::producer::{Delivered, Outgoing, Producer, owned};
 
 /// A caller waits this long for Kafka.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -131,16 +131,8 @@ impl Appender {
             return Err(AppendError::Unavailable("the producer was replaced".to_owned()));
         };
         match report {
-            Ok(delivery) if delivery.offset >= 0 => {
-                Ok(Appended { topic, partition: delivery.partition, offset: delivery.offset })
-            }
-            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                Err(AppendError::TooLarge)
-            }
-            Ok(_) => {
-                self.replace(generation);
-                Err(AppendError::Unavailable("a report without an offset".to_owned()))
-            }
+            Ok(Delivered { partition, offset }) => Ok(Appended { topic, partition, offset }),
+            Err(error) if error.code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => Err(AppendError::TooLarge),
             Err(error) => {
                 self.replace(generation);
                 Err(AppendError::Unavailable(error.to_string()))

@@ -14,6 +14,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::oneshot;
 use tracing::{debug, error};
@@ -25,14 +26,32 @@ const TURN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Delivered {
     pub(crate) partition: i32,
-    /// Negative in a report that is none (DESIGN §9, H1).
     pub(crate) offset: i64,
 }
 
-/// A report on one record.
-pub(crate) type Report = Result<Delivered, KafkaError>;
+/// Why it is not known that Kafka has a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotDelivered {
+    #[error(transparent)]
+    Error(#[from] KafkaError),
+    /// librdkafka says so of records that are nowhere (DESIGN §9, H1).
+    #[error("delivered without an offset")]
+    NoOffset,
+}
 
-/// The reports on records that were sent together, in their order, up to the first that is bad or not there yet. Errs when
+impl NotDelivered {
+    pub(crate) fn code(&self) -> Option<RDKafkaErrorCode> {
+        match self {
+            Self::Error(error) => error.rdkafka_error_code(),
+            Self::NoOffset => None,
+        }
+    }
+}
+
+/// A report on one record.
+pub(crate) type Report = Result<Delivered, NotDelivered>;
+
+/// The reports on records that were sent together, in their order, up to the first that errs or is not there yet. Errs when
 /// the producer was dropped before it knew.
 pub(crate) type Flight = oneshot::Receiver<Vec<Report>>;
 
@@ -63,10 +82,10 @@ impl Together {
         if gathered.reply.is_none() {
             return;
         }
-        let bad = is_bad(&report);
+        let failed = report.is_err();
         gathered.reports[place] = Some(report);
         gathered.missing -= 1;
-        gathered.answer(bad);
+        gathered.answer(failed);
     }
 
     /// No more than these were taken.
@@ -79,25 +98,20 @@ impl Together {
 }
 
 impl Gathered {
-    /// Answers when all are there, or at the first bad one: what follows it may wait for ever.
-    fn answer(&mut self, bad: bool) {
-        if (bad || self.missing == 0)
+    /// Answers when all are there, or at the first that failed: what follows it may wait for ever.
+    fn answer(&mut self, failed: bool) {
+        if (failed || self.missing == 0)
             && let Some(reply) = self.reply.take()
         {
             let mut reports: Vec<Report> =
                 std::mem::take(&mut self.reports).into_iter().map_while(|report| report).collect();
-            if let Some(first) = reports.iter().position(is_bad) {
+            if let Some(first) = reports.iter().position(Result::is_err) {
                 reports.truncate(first + 1);
             }
             // Whoever asked may have given up.
             drop(reply.send(reports));
         }
     }
-}
-
-/// A report without an offset is none (DESIGN §9, H1).
-pub(crate) fn is_bad(report: &Report) -> bool {
-    !report.as_ref().is_ok_and(|delivered| delivered.offset >= 0)
 }
 
 /// Which of them a record is.
@@ -137,8 +151,9 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, seat: Box<Seat>) {
         let report = match result {
+            Ok(message) if message.offset() < 0 => Err(NotDelivered::NoOffset),
             Ok(message) => Ok(Delivered { partition: message.partition(), offset: message.offset() }),
-            Err((error, _)) => Err(error.clone()),
+            Err((error, _)) => Err(error.clone().into()),
         };
         seat.together.note(seat.place, report);
     }

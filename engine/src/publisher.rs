@@ -232,11 +232,9 @@ impl Sender {
         let Ok(reports) = flight.await else {
             return Err(Trouble::Retry("the producer dropped the records".to_owned()));
         };
-        let offsets: Vec<i64> =
-            reports.iter().flatten().map(|report| report.offset).take_while(|at| *at >= 0).collect();
+        let offsets: Vec<i64> = reports.iter().flatten().map(|delivered| delivered.offset).collect();
         let trouble = match reports.last() {
             Some(Err(error)) => Some(error.to_string()),
-            Some(Ok(report)) if report.offset < 0 => Some("delivered without an offset".to_owned()),
             _ if reports.len() < count => Some("a record behind it failed first".to_owned()),
             _ => None,
         };
