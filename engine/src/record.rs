@@ -5,13 +5,11 @@
 use std::sync::Arc;
 
 use events::envelope::Headers;
+use events::headers::USUAL_BYTES;
 use events::time::Timestamp;
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use serde::{Deserialize, Serialize};
-
-/// Room for the headers of an event or command: their buffer need not grow.
-const HEADER_BYTES: usize = 448;
 
 /// A record of an input topic or of an own one.
 #[derive(Debug, Clone)]
@@ -38,7 +36,7 @@ impl Record {
     pub fn copy(message: &BorrowedMessage<'_>, names: &[Arc<str>]) -> Self {
         let mut headers = Headers::default();
         if let Some(theirs) = message.headers() {
-            headers = Headers::with_capacity(theirs.count(), HEADER_BYTES);
+            headers = Headers::with_capacity(theirs.count(), USUAL_BYTES);
             for header in theirs.iter() {
                 headers.push(header.key, header.value.unwrap_or_default());
             }
@@ -59,7 +57,7 @@ impl Record {
     /// Bytes it keeps in memory, roughly.
     pub(crate) fn bytes(&self) -> usize {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        length(&self.key) + length(&self.value) + self.headers.bytes().max(HEADER_BYTES) + 8 * self.headers.len() + 192
+        length(&self.key) + length(&self.value) + self.headers.bytes().max(USUAL_BYTES) + 8 * self.headers.len() + 192
     }
 }
 

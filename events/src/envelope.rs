@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub use crate::headers::Headers;
+use crate::headers::USUAL_BYTES;
 use crate::time::Timestamp;
 
 /// Header names, as the log has them.
@@ -36,9 +37,6 @@ pub mod name {
     /// Always `application/avro` where there is a value of ours.
     pub const CONTENT_TYPE: &str = "content-type";
 }
-
-/// Room for the headers of an event, so that their buffer does not grow.
-const HEADER_BYTES: usize = 448;
 
 /// The first header of this name as text; `None` when it is missing or no UTF-8.
 #[must_use]
@@ -169,7 +167,7 @@ impl Envelope<'_> {
     /// The headers in the order in which kcat shows them.
     #[must_use]
     pub fn headers(&self) -> Headers {
-        let mut headers = Headers::with_capacity(12, HEADER_BYTES);
+        let mut headers = Headers::with_capacity(12, USUAL_BYTES);
         headers.put(name::SPECVERSION, "1.0");
         headers.put(name::ID, self.id);
         headers.put(name::TYPE, self.type_name);

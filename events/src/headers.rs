@@ -8,6 +8,9 @@ use std::io::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+/// Room for those of one of our records: their buffer need not grow.
+pub const USUAL_BYTES: usize = 448;
+
 /// Headers in their order; a name may come more than once. A value may be absent in Kafka; here that is an empty value.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Parts")]
