@@ -66,6 +66,7 @@ pub(crate) struct Batch<I> {
     pub(crate) acked: [OutputState; 3],
     pub(crate) acked_before: [OutputState; 3],
     pub(crate) acked_batch: i64,
+    pub(crate) acked_batch_before: i64,
     pub(crate) scheduling: Scheduling,
 }
 
@@ -177,7 +178,11 @@ async fn attempt<S: Service>(shared: &Shared<S>, parts: &[Part<S::Input>]) -> Re
 }
 
 fn database(error: sqlx::Error) -> BatchError {
-    if is_record_fault(&error) { BatchError::Fault(error) } else { BatchError::Outage(error.to_string()) }
+    match error {
+        sqlx::Error::RowNotFound => BatchError::Broken("a row that was read in this transaction is gone".to_owned()),
+        error if is_record_fault(&error) => BatchError::Fault(error),
+        error => BatchError::Outage(error.to_string()),
+    }
 }
 
 async fn fill<S: Service>(
@@ -346,14 +351,15 @@ async fn finish<S: Service>(
     decided: &[Decided],
 ) -> Result<(), BatchError> {
     let finished = |(part, decided): (&&Part<S::Input>, &Decided)| {
-        let Batch { items, sequences, acked, acked_before, acked_batch, .. } = &part.batch;
+        let Batch { items, sequences, acked, acked_before, .. } = &part.batch;
         let moved = |at: &usize| decided.sequences[*at] != sequences[*at] || acked[*at] != acked_before[*at];
         let output = |at: usize| (at, OutputState { sequence: decided.sequences[at], ..acked[at] });
         Finished {
             owned: part.owned,
             places: shared.places(items),
             outputs: (0..shared.outputs.len()).filter(moved).map(output).collect(),
-            acked_batch: *acked_batch,
+            acked_before: part.batch.acked_batch_before,
+            acked_batch: part.batch.acked_batch,
             records: (!decided.records.is_empty()).then(|| pack(&decided.records)),
         }
     };

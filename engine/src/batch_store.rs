@@ -98,35 +98,36 @@ macro_rules! insert_commands {
 }
 
 /// The last write of a batch: moves the positions, counts what it decided, keeps that in the outbox, and forgets what
-/// Kafka has.
+/// Kafka has. What was forgotten before is not looked at again: dead rows lie there until the next vacuum.
 macro_rules! finish {
     ($($commands:expr)?) => {
         concat!(
             "WITH owned AS MATERIALIZED (
                  SELECT unnest($1::int[]) AS partition, unnest($2::bigint[]) AS epoch, unnest($3::bigint[]) AS batch,
-                        unnest($4::bigint[]) AS acked_batch),
+                        unnest($4::bigint[]) AS acked_before, unnest($5::bigint[]) AS acked_batch),
              fenced AS (
                  UPDATE processors AS p SET batch = p.batch + 1 FROM owned AS u
                  WHERE p.partition = ANY (ARRAY[u.partition]) AND p.epoch = u.epoch AND p.batch = u.batch
                  RETURNING 1),
              forgotten AS (
                  DELETE FROM outbox AS o USING owned AS u
-                 WHERE o.partition = ANY (ARRAY[u.partition]) AND o.batch <= u.acked_batch),
+                 WHERE o.partition = ANY (ARRAY[u.partition]) AND o.batch > u.acked_before
+                       AND o.batch <= u.acked_batch),
              moved AS (
                  INSERT INTO positions AS p (partition, topic, next_offset, last_sequence)
-                 SELECT unnest($5::int[]), unnest($6::text[]), unnest($7::bigint[]), unnest($8::bigint[])
+                 SELECT unnest($6::int[]), unnest($7::text[]), unnest($8::bigint[]), unnest($9::bigint[])
                  ON CONFLICT (partition, topic) DO UPDATE
                  SET next_offset = EXCLUDED.next_offset, last_sequence = EXCLUDED.last_sequence),
              counted AS (
                  INSERT INTO outputs AS o (partition, topic, sequence, acked_sequence, acked_offset)
-                 SELECT unnest($9::int[]), unnest($10::text[]), unnest($11::bigint[]), unnest($12::bigint[]),
-                        unnest($13::bigint[])
+                 SELECT unnest($10::int[]), unnest($11::text[]), unnest($12::bigint[]), unnest($13::bigint[]),
+                        unnest($14::bigint[])
                  ON CONFLICT (partition, topic) DO UPDATE
                  SET sequence = EXCLUDED.sequence, acked_sequence = EXCLUDED.acked_sequence,
                      acked_offset = EXCLUDED.acked_offset),
              kept AS (
                  INSERT INTO outbox (partition, batch, records)
-                 SELECT unnest($14::int[]), unnest($15::bigint[]), unnest($16::bytea[]))",
+                 SELECT unnest($15::int[]), unnest($16::bigint[]), unnest($17::bytea[]))",
             $(", taken AS (", $commands, ")",)?
             " SELECT count(*) FROM fenced"
         )
@@ -141,7 +142,8 @@ pub(crate) struct Finished {
     pub(crate) places: Vec<(String, Place)>,
     /// How far the own topics got, by their place in the list of them, as far as that changed.
     pub(crate) outputs: Vec<(usize, OutputState)>,
-    /// Outbox rows up to this batch are in Kafka.
+    /// Outbox rows up to this batch are in Kafka; up to the former that was known before.
+    pub(crate) acked_before: i64,
     pub(crate) acked_batch: i64,
     /// The batch's own outbox row, if it decided anything.
     pub(crate) records: Option<Vec<u8>>,
@@ -157,7 +159,7 @@ pub(crate) async fn finish(
     let statement = if taken.is_empty() {
         finish!()
     } else {
-        finish!(insert_commands!("$17", "$18", "$19", "$20", "$21", "$22", "$23", "$24", "$25", "$26"))
+        finish!(insert_commands!("$18", "$19", "$20", "$21", "$22", "$23", "$24", "$25", "$26", "$27"))
     };
     let of = |finished: &Finished| finished.owned.partition;
     let places: Vec<_> = finished.iter().flat_map(|all| all.places.iter().map(move |place| (of(all), place))).collect();
@@ -167,6 +169,7 @@ pub(crate) async fn finish(
     add(&mut arguments, column(finished, of))?;
     add(&mut arguments, column(finished, |all| all.owned.epoch))?;
     add(&mut arguments, column(finished, |all| all.owned.batch))?;
+    add(&mut arguments, column(finished, |all| all.acked_before))?;
     add(&mut arguments, column(finished, |all| all.acked_batch))?;
     add(&mut arguments, column(&places, |(partition, _)| *partition))?;
     add(&mut arguments, column(&places, |(_, (topic, _))| topic.as_str()))?;

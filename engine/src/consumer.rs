@@ -25,6 +25,8 @@ use crate::shared::Shared;
 
 const POLL: Duration = Duration::from_millis(50);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Positions go to Kafka at most this often, those of all processors together.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// After a failed assignment (Postgres away), the next try.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 
@@ -52,6 +54,9 @@ struct Routes {
     halves: Option<String>,
     retry_at: Option<Instant>,
     paused: BTreeSet<i32>,
+    /// Not told to Kafka yet.
+    positions: HashMap<i32, HashMap<String, Place>>,
+    told: Option<Instant>,
 }
 
 impl<S: Service> GroupContext<S> {
@@ -190,11 +195,9 @@ impl<S: Service> GroupContext<S> {
         match control {
             Control::Leave => {}
             Control::Positions { partition, places } => {
-                if self.routes().pipes.contains_key(&partition) {
-                    let list = offsets(partition, &places);
-                    if let Err(error) = consumer.commit(&list, CommitMode::Async) {
-                        debug!(%error, "positions for lag tools were not taken");
-                    }
+                let mut routes = self.routes();
+                if routes.pipes.contains_key(&partition) {
+                    routes.positions.insert(partition, places);
                 }
             }
             Control::Seek { partition, places, reply } => {
@@ -202,6 +205,22 @@ impl<S: Service> GroupContext<S> {
                 // A supervisor that was ended meanwhile does not wait for the reply.
                 drop(reply.send(sought));
             }
+        }
+    }
+
+    /// Tells Kafka how far the processors got, for lag tools.
+    fn tell(&self, consumer: &Group<S>) {
+        let positions = {
+            let mut routes = self.routes();
+            let waits = routes.told.is_some_and(|told| told.elapsed() < COMMIT_EVERY);
+            if waits || routes.positions.is_empty() {
+                return;
+            }
+            routes.told = Some(Instant::now());
+            std::mem::take(&mut routes.positions)
+        };
+        if let Err(error) = consumer.commit(&offsets(&positions), CommitMode::Async) {
+            debug!(%error, "positions for lag tools were not taken");
         }
     }
 
@@ -288,6 +307,7 @@ pub(crate) fn poll<S: Service>(
             context.obey(consumer, order);
         }
         context.retry(consumer);
+        context.tell(consumer);
         match consumer.poll(POLL) {
             None => {}
             Some(Ok(message)) => {
@@ -332,11 +352,13 @@ fn partitions(inputs: &[String], partition: i32) -> TopicPartitionList {
     list
 }
 
-fn offsets(partition: i32, places: &HashMap<String, Place>) -> TopicPartitionList {
+fn offsets(positions: &HashMap<i32, HashMap<String, Place>>) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
-    for (topic, place) in places {
-        if let Err(error) = list.add_partition_offset(topic, partition, Offset::Offset(place.next_offset)) {
-            debug!(%error, "an offset that Kafka cannot hold");
+    for (partition, places) in positions {
+        for (topic, place) in places {
+            if let Err(error) = list.add_partition_offset(topic, *partition, Offset::Offset(place.next_offset)) {
+                debug!(%error, "an offset that Kafka cannot hold");
+            }
         }
     }
     list

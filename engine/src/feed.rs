@@ -18,8 +18,8 @@ const BYTES_HIGH: usize = 16 * 1024 * 1024;
 /// And resumed below both of these: pausing throws away what librdkafka has fetched, so not too often.
 const RECORDS_LOW: usize = 1_000;
 const BYTES_LOW: usize = 4 * 1024 * 1024;
-/// Positions go to Kafka at most this often.
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// Positions are told at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct Level {
@@ -123,7 +123,7 @@ impl Feed {
     }
 
     fn look(&mut self, batch: i64, places: &HashMap<String, Place>) {
-        if self.moved && self.snapshot.is_none() && self.told.elapsed() >= COMMIT_EVERY {
+        if self.moved && self.snapshot.is_none() && self.told.elapsed() >= TELL_EVERY {
             self.snapshot = Some((batch, places.clone()));
             self.moved = false;
         }

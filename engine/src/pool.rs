@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgQueryResult};
 use sqlx::{Connection, Executor};
 use tracing::warn;
 
@@ -63,7 +63,8 @@ impl Plans {
         }
     }
 
-    fn sequential_scans(self) -> &'static str {
+    /// Whether a plan may read a table or an index in its own order.
+    fn other_scans(self) -> &'static str {
         match self {
             Self::ByKey => "off",
             Self::Custom => "on",
@@ -103,7 +104,10 @@ pub async fn connect(url: &str, options: PoolOptions) -> anyhow::Result<PgPool> 
             ("tcp_keepalives_count", &KEEPALIVE_COUNT.to_string()),
             ("tcp_user_timeout", &TCP_USER_TIMEOUT_MS.to_string()),
             ("plan_cache_mode", options.plans.cache_mode()),
-            ("enable_seqscan", options.plans.sequential_scans()),
+            ("enable_seqscan", options.plans.other_scans()),
+            // An index scan marks the entries of dead rows, so that the next one passes over them; a bitmap scan visits
+            // them all until the next vacuum.
+            ("enable_bitmapscan", options.plans.other_scans()),
         ]);
     wait_for(&connect).await;
     let pool = PgPoolOptions::new()
@@ -154,4 +158,13 @@ async fn wait_for(options: &PgConnectOptions) {
 pub fn is_record_fault(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+}
+
+/// Errs unless an UPDATE has found as many rows as it was given: they were read in the same transaction, and nobody deletes
+/// one, so that a missing one is a broken invariant.
+///
+/// # Errors
+/// [`sqlx::Error::RowNotFound`], which stops the processor.
+pub fn all_found(done: &PgQueryResult, expected: usize) -> Result<(), sqlx::Error> {
+    if usize::try_from(done.rows_affected()) == Ok(expected) { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }

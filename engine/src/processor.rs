@@ -25,10 +25,10 @@ use crate::shared::Shared;
 use crate::status::State;
 use crate::store::{self, OutputState, Owned};
 use crate::timers::{Clock, Ends, Timers};
-use crate::turns::Turn;
+use crate::turns::{Returning, Turn};
 
 /// An idle processor forgets acknowledged outbox rows after this.
-const FORGET_AFTER: Duration = Duration::from_millis(100);
+const FORGET_AFTER: Duration = Duration::from_millis(500);
 /// Longest sleep of an idle processor.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -68,6 +68,8 @@ pub(crate) struct Processor<S: Service> {
     acked: [OutputState; 3],
     ends: (mpsc::UnboundedSender<Option<Ends>>, mpsc::UnboundedReceiver<Option<Ends>>),
     last_commit: Instant,
+    /// Its batch has just ended, and it has not looked yet whether there is another.
+    returning: Option<Returning>,
 }
 
 /// What preparing found.
@@ -102,10 +104,12 @@ impl<S: Service> Processor<S> {
             limit,
             apart: false,
             backoff: BACKOFF_MIN,
-            forgotten_batch: prepared.owned.batch,
+            // What an earlier owner left, or did not come to forget, goes with the first batch.
+            forgotten_batch: 0,
             acked: prepared.acked,
             ends: mpsc::unbounded_channel(),
             last_commit: Instant::now(),
+            returning: None,
             shared,
         }
     }
@@ -144,7 +148,7 @@ impl<S: Service> Processor<S> {
             }
             let window = self.timers.window(now).filter(|_| !self.inbox.is_blocked());
             if self.has_work(window, &progress) {
-                let turn = self.shared.turns.take().await;
+                let turn = self.shared.turns.take(self.returning.take()).await;
                 // What has come while it waited goes along.
                 if self.publisher.has_room(&progress) {
                     self.inbox.judge(self.limit, false).await;
@@ -211,10 +215,12 @@ impl<S: Service> Processor<S> {
             acked: progress.acked,
             acked_before: self.acked,
             acked_batch: progress.acked_batch,
+            acked_batch_before: self.forgotten_batch,
             scheduling: self.calls.take_scheduling(),
         };
         let started = Instant::now();
-        let (batch, result) = turn.run(self.owned, batch).await;
+        let (batch, result, returning) = turn.run(self.owned, batch).await;
+        self.returning = Some(returning);
         match result {
             Ok(committed) => {
                 self.committed(batch, committed, started);
@@ -314,6 +320,7 @@ impl<S: Service> Processor<S> {
     }
 
     async fn wait_out(&mut self, reason: &str) {
+        self.returning = None;
         warn!(reason, kafka.partition = self.owned.partition, "the database does not take the batch; it is kept");
         self.shared.meters.outages.inc();
         let reason = format!("the database is not available: {reason}");
@@ -351,6 +358,7 @@ impl<S: Service> Processor<S> {
 
     /// Waits for whatever comes first.
     async fn idle(&mut self, progress: &Progress) {
+        self.returning = None;
         self.tell();
         let mut wait = IDLE_MAX;
         let now = self.clock.now();

@@ -4,6 +4,7 @@
 //! for a turn, and while a transaction runs, the next one gathers. What that is, is [`crate::batch`]'s.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ use crate::store::Owned;
 
 /// A kept connection goes back to the pool after this, which closes it when it has become old.
 const KEPT_AT_MOST: Duration = Duration::from_secs(60);
+
+/// The next transaction waits at most this long for processors whose batch has just committed, and which may ask again.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// What became of a batch; errs with a panic, which is its processor's.
 pub(crate) type Outcome<I> = Result<(Batch<I>, Result<Committed, BatchError>), Box<dyn Any + Send>>;
@@ -41,7 +45,14 @@ pub(crate) struct Turn<I>(mpsc::UnboundedSender<Submitted<I>>);
 #[derive(Debug)]
 struct Submitted<I> {
     part: Part<I>,
-    reply: oneshot::Sender<Outcome<I>>,
+    reply: oneshot::Sender<(Outcome<I>, Returning)>,
+}
+
+/// Held by a processor whose batch has ended, until it has asked for its next turn or has nothing to do: the others wait
+/// for it, so that it comes along. Without that two busy processors take turns for ever, each alone.
+#[derive(Debug)]
+pub(crate) struct Returning {
+    _others_wait: mpsc::Sender<Infallible>,
 }
 
 impl<I> std::fmt::Debug for Turns<I> {
@@ -57,22 +68,28 @@ impl<I> Turns<I> {
     }
 
     /// Waits for the next turn.
-    pub(crate) async fn take(&self) -> Turn<I> {
+    pub(crate) async fn take(&self, returning: Option<Returning>) -> Turn<I> {
         let (ask, turn) = oneshot::channel();
         self.asks.send(ask).expect("it is served as long as this is here");
+        drop(returning);
         turn.await.expect("every ask is answered")
     }
 }
 
 impl<I> Turn<I> {
     /// Runs a batch, together with those of the other processors whose turn it is.
-    pub(crate) async fn run(self, owned: Owned, batch: Batch<I>) -> (Batch<I>, Result<Committed, BatchError>) {
+    pub(crate) async fn run(
+        self,
+        owned: Owned,
+        batch: Batch<I>,
+    ) -> (Batch<I>, Result<Committed, BatchError>, Returning) {
         let (reply, done) = oneshot::channel();
         let submitted = self.0.send(Submitted { part: Part { owned, batch }, reply });
         assert!(submitted.is_ok(), "a turn is waited for");
         drop(self);
-        match done.await.expect("every batch is answered") {
-            Ok(done) => done,
+        let (outcome, returning) = done.await.expect("every batch is answered");
+        match outcome {
+            Ok((batch, result)) => (batch, result, returning),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
@@ -89,12 +106,13 @@ async fn work<S: Service>(
     shared: Weak<Shared<S>>,
     asked: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Ask<S::Input>>>>,
 ) {
+    let mut returning = mpsc::channel(1).1;
     loop {
         let asks = {
             let mut asked = asked.lock().await;
             let Some(first) = asked.recv().await else { return };
-            // Those whose batch has just committed, and that have more to do, shall come along.
-            tokio::task::yield_now().await;
+            // Whether they all have come or the time is over: whoever has asked by then goes along.
+            drop(tokio::time::timeout(GATHER, returning.recv()).await);
             let mut asks = vec![first];
             while let Ok(ask) = asked.try_recv() {
                 asks.push(ask);
@@ -115,14 +133,17 @@ async fn work<S: Service>(
         let Some(shared) = shared.upgrade() else { return };
         if !parts.is_empty() {
             let outcomes = batch::run(&shared, parts).await;
+            let (others_wait, all) = mpsc::channel(1);
+            returning = all;
             for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                drop(reply.send(outcome));
+                drop(reply.send((outcome, Returning { _others_wait: others_wait.clone() })));
             }
         }
     }
 }
 
-/// Connections on which the last thing that happened was a COMMIT: the next batch need not ask whether they are clean.
+/// Connections on which the last thing that happened was a COMMIT, or a read in no transaction: whoever is next need not ask
+/// whether they are clean.
 #[derive(Debug)]
 pub(crate) struct Connections {
     pool: PgPool,
@@ -150,7 +171,7 @@ impl Connections {
         }
     }
 
-    /// Keeps a connection for the next batch. One on which anything failed must not be kept.
+    /// Keeps a connection for whoever is next. One on which anything failed must not be kept.
     pub(crate) fn keep(&self, connection: Kept) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
