@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use engine::migrate::{MigrationSet, Schema};
+use engine::pool::all_found;
 use engine::service::Homes;
 use events::id::{OrderId, ProductId};
 use sqlx::PgConnection;
@@ -62,7 +63,7 @@ pub async fn end_reservations(
     reservations: &BTreeMap<OrderId, &Reservation>,
 ) -> Result<(), sqlx::Error> {
     let rows = rows(reservations);
-    sqlx::query(
+    let done = sqlx::query(
         "UPDATE reservations AS r SET status = u.status, customer_id = NULL, lines = NULL
          FROM (SELECT unnest($1::bigint[]) AS order_id, unnest($2::text[]) AS status) AS u
          WHERE r.order_id = ANY (ARRAY[u.order_id])",
@@ -71,7 +72,7 @@ pub async fn end_reservations(
     .bind(column(&rows, |row| row.status.as_str()))
     .execute(conn)
     .await?;
-    Ok(())
+    all_found(&done, rows.len())
 }
 
 fn rows(reservations: &BTreeMap<OrderId, &Reservation>) -> Vec<ReservationRow> {
@@ -100,7 +101,7 @@ pub async fn lock_products(
 /// Adds to the stock of products that have a row, which the caller has locked.
 pub async fn add_stock(conn: &mut PgConnection, added: &BTreeMap<ProductId, Stock>) -> Result<(), sqlx::Error> {
     let rows: Vec<(ProductId, Stock)> = added.iter().map(|(product_id, stock)| (*product_id, *stock)).collect();
-    sqlx::query(
+    let done = sqlx::query(
         "UPDATE products AS p
          SET on_hand = p.on_hand + u.on_hand, reserved = p.reserved + u.reserved, sold = p.sold + u.sold,
              received = p.received + u.received, adjusted = p.adjusted + u.adjusted
@@ -117,7 +118,7 @@ pub async fn add_stock(conn: &mut PgConnection, added: &BTreeMap<ProductId, Stoc
     .bind(column(&rows, |(_, stock)| stock.adjusted))
     .execute(conn)
     .await?;
-    Ok(())
+    all_found(&done, rows.len())
 }
 
 /// Adds to the stock of products that had no row to lock. By now another partition, or the catalogue, may have made it:

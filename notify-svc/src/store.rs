@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use engine::clock::from_utc;
 use engine::migrate::{MigrationSet, Schema};
+use engine::pool::all_found;
 use engine::service::Homes;
 use events::code::{Channel, NoticeKind};
 use events::id::OrderId;
@@ -92,7 +93,7 @@ pub async fn update_notices(
     notices: &BTreeMap<(OrderId, NoticeKind), &Notice>,
 ) -> Result<(), sqlx::Error> {
     let rows = rows(notices);
-    sqlx::query(
+    let done = sqlx::query(
         "UPDATE notices AS n
          SET skip_reason = u.skip_reason, email = u.email, sms = u.sms, updated_at = u.updated_at,
              due_at = CASE WHEN u.skip_reason IS NULL THEN n.due_at END,
@@ -116,7 +117,7 @@ pub async fn update_notices(
     .bind(column(&rows, |row| row.updated_at))
     .execute(conn)
     .await?;
-    Ok(())
+    all_found(&done, rows.len())
 }
 
 fn rows(notices: &BTreeMap<(OrderId, NoticeKind), &Notice>) -> Vec<NoticeRow> {

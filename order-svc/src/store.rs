@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use engine::clock::{from_utc, to_utc};
 use engine::migrate::{MigrationSet, Schema};
+use engine::pool::all_found;
 use engine::service::{Homes, Window};
 use events::id::{EventId, OrderId, ProductId};
 use events::record::SetBy;
@@ -83,7 +84,7 @@ pub async fn insert_orders(
 pub async fn update_orders(conn: &mut PgConnection, orders: &BTreeMap<OrderId, &State>) -> Result<(), sqlx::Error> {
     let row = |(order_id, state): (&OrderId, &&State)| Some((order_id.0, OrderStanding::of(state)?));
     let rows: Vec<(i64, OrderStanding)> = orders.iter().filter_map(row).collect();
-    sqlx::query(
+    let done = sqlx::query(
         "UPDATE orders AS o
          SET status = u.status, version = u.version, reason = u.reason, customer_reason = u.customer_reason,
              updated_at = u.updated_at, last_sequence = u.last_sequence, expires_at = u.expires_at,
@@ -107,7 +108,7 @@ pub async fn update_orders(conn: &mut PgConnection, orders: &BTreeMap<OrderId, &
     .bind(column(&rows, |(_, standing)| standing.expires_set_by_sequence))
     .execute(conn)
     .await?;
-    Ok(())
+    all_found(&done, rows.len())
 }
 
 fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {

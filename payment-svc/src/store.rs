@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use engine::migrate::{MigrationSet, Schema};
+use engine::pool::all_found;
 use engine::service::{EffectMark, Homes};
 use events::id::{EventId, OrderId};
 use events::record::SetBy;
@@ -72,7 +73,7 @@ pub async fn insert_payments(conn: &mut PgConnection, homes: Homes, payments: &[
 /// Writes payments that have a row as they are now. Customer and total never change and are not written again.
 pub async fn update_payments(conn: &mut PgConnection, payments: &[&State]) -> Result<(), sqlx::Error> {
     let rows = rows(payments);
-    sqlx::query(
+    let done = sqlx::query(
         "UPDATE payments AS p
          SET status = u.status, payment_method = u.payment_method, pay_by = u.pay_by, pay_url = u.pay_url,
              taken_amount = u.taken_amount, taken_currency = u.taken_currency, call_kind = u.call_kind,
@@ -96,7 +97,7 @@ pub async fn update_payments(conn: &mut PgConnection, payments: &[&State]) -> Re
     .bind(column(&rows, |row| row.call_sequence))
     .execute(conn)
     .await?;
-    Ok(())
+    all_found(&done, rows.len())
 }
 
 /// In the order of their keys, in which their index is walked.

@@ -47,6 +47,19 @@ async fn every_kind_of_reservation_reads_back() {
 }
 
 #[tokio::test]
+async fn what_has_no_row_is_not_passed_over() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    let sold = BTreeMap::from([(OrderId(1), &Reservation::Sold)]);
+    for missing in [
+        store::end_reservations(&mut conn, &sold).await,
+        store::add_stock(&mut conn, &BTreeMap::from([(PEAR, stock(5, 1))])).await,
+    ] {
+        assert!(matches!(missing, Err(sqlx::Error::RowNotFound)), "{missing:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_kind_of_listing_reads_back_beside_its_stock() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();

@@ -92,6 +92,15 @@ async fn a_notice_that_is_sent_still_says_what_it_said() {
 }
 
 #[tokio::test]
+async fn a_notice_without_a_row_is_not_passed_over() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    let all = all();
+    let missing = store::update_notices(&mut conn, &borrowed(&all)).await;
+    assert!(matches!(missing, Err(sqlx::Error::RowNotFound)), "{missing:?}");
+}
+
+#[tokio::test]
 async fn a_notice_that_is_skipped_later_leaves_nothing_pending() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();

@@ -107,6 +107,15 @@ async fn an_order_that_moves_on_keeps_what_it_was_placed_with() {
 }
 
 #[tokio::test]
+async fn an_order_without_a_row_is_not_passed_over() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    let all = all();
+    let missing = store::update_orders(&mut conn, &borrowed(&all)).await;
+    assert!(matches!(missing, Err(sqlx::Error::RowNotFound)), "{missing:?}");
+}
+
+#[tokio::test]
 async fn an_order_that_has_a_row_gets_no_second_one() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();

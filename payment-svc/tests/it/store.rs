@@ -87,6 +87,15 @@ async fn a_payment_that_moves_on_leaves_no_call_behind() {
 }
 
 #[tokio::test]
+async fn a_payment_without_a_row_is_not_passed_over() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    let all = all();
+    let missing = store::update_payments(&mut conn, &Vec::from_iter(all.values())).await;
+    assert!(matches!(missing, Err(sqlx::Error::RowNotFound)), "{missing:?}");
+}
+
+#[tokio::test]
 async fn calls_are_found_by_partition_in_the_order_they_were_asked_for() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
