@@ -98,7 +98,8 @@ async fn a_panic_is_a_500_without_its_words_and_the_process_lives() {
 
 #[actix_web::test]
 async fn what_is_above_the_room_is_turned_away_at_once() {
-    let service = Service::with(database().await, 1_000, 4, true).await;
+    let (_database, pool) = database().await.into_parts();
+    let service = Service::with(pool, 1_000, 4, true).await;
     service.log.set(Mood::Slow);
     let running: Vec<_> =
         (0..4).map(|n| tokio::spawn(service.make(&format!("running-{n}"), &parcel(1)).send())).collect();

@@ -29,6 +29,7 @@ use prometheus_client::registry::Registry;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use testkit::Database;
 
 use crate::support::{FakeLog, PUBLIC_KEY, database, token};
 
@@ -200,6 +201,8 @@ pub(crate) struct Service {
     pub(crate) stopping: Stopping,
     pub(crate) client: reqwest::Client,
     running: Vec<Running>,
+    /// Of the first process on it.
+    _database: Option<Database>,
 }
 
 #[derive(utoipa::OpenApi)]
@@ -208,7 +211,8 @@ struct Api;
 
 impl Service {
     pub(crate) async fn start() -> Self {
-        Self::with(database().await, 1_000, 512, true).await
+        let (database, pool) = database().await.into_parts();
+        Self { _database: Some(database), ..Self::with(pool, 1_000, 512, true).await }
     }
 
     /// Another process of the same service on the same database.
@@ -244,6 +248,7 @@ impl Service {
             stopping,
             client: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
             running: vec![public, admin],
+            _database: None,
         }
     }
 

@@ -1,22 +1,18 @@
 //! A database per test, a log that misbehaves on demand, and tokens.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use edge::log::Log;
 use edge::token::{Identity, Role, sign};
 use engine::append::{AppendError, Appended, NewRecord};
 use engine::migrate::{MigrationSet, Schema};
-use engine::pool::PoolOptions;
 use engine::wait::Decided;
 use events::id::CommandId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use sqlx::postgres::{PgConnectOptions, PgPool};
-use sqlx::{ConnectOptions, Connection, PgConnection};
-
-const ADMIN: &str = "ORDERLOG_TEST_POSTGRES";
+use testkit::{Database, Migrated};
 
 /// The example key of RFC 8410 §10.3, and its public half.
 pub(crate) const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
@@ -27,31 +23,10 @@ pub(crate) fn token(subject: &str, role: Role) -> String {
     sign(PRIVATE_KEY, &identity, Duration::from_secs(3_600)).unwrap()
 }
 
-/// A database of the test's own, migrated as a service's is. It goes with the server of the test run.
-pub(crate) async fn database() -> PgPool {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    #[expect(clippy::disallowed_methods, reason = "tests have no Config")]
-    let url = std::env::var(ADMIN);
-    let Ok(url) = url else {
-        panic!("{ADMIN} is not set: run `cargo verify`, which starts a Postgres for the tests");
-    };
-    let admin: PgConnectOptions = url.parse().unwrap();
-    let name = format!("edge_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let mut connection = PgConnection::connect_with(&admin).await.unwrap();
-    // A name made of digits and letters here cannot be bound, and breaks out of nothing.
-    let fresh = format!("DROP DATABASE IF EXISTS {name}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(fresh)).execute(&mut connection).await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-
-    // An URL whose path is another database: parsed again, because the pool takes text.
-    let url = admin.database(&name).to_url_lossy().to_string();
-    let mut options = PoolOptions::new("edge-test", 4);
-    options.acquire_timeout = Duration::from_secs(2);
-    let pool = engine::pool::connect(&url, options).await.unwrap();
+/// A database of the test's own, migrated as a service's is.
+pub(crate) async fn database() -> Migrated {
     let edge = MigrationSet { schema: Schema::Engine, name: "edge", migrator: &edge::MIGRATIONS };
-    engine::migrate::migrate(&pool, &[edge]).await.unwrap();
-    pool
+    Database::migrated(&[edge]).await
 }
 
 /// How the next appends go.

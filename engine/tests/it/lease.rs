@@ -11,7 +11,7 @@ use events::time::Timestamp;
 use rand::RngExt;
 use sqlx::{Executor, PgPool};
 
-use crate::support::{Database, eventually};
+use crate::support::{eventually, migrated};
 
 const SERVICE: u8 = 3;
 
@@ -42,7 +42,7 @@ async fn mark(pool: &PgPool, instance: u8) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_start_together_get_numbers_of_their_own() {
-    let (database, _pool) = Database::migrated().await;
+    let (database, _pool) = migrated().await;
     let mut starting = Vec::new();
     for process in 0..12 {
         let pool = database.pool(1).await;
@@ -74,7 +74,7 @@ async fn a_burst_stays_below_the_mark_that_is_committed() {
         static AT: std::sync::OnceLock<Timestamp> = std::sync::OnceLock::new();
         *AT.get_or_init(stopped)
     }
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let issuer = IdIssuer::start_with_clock(pool.clone(), SERVICE, "p", frozen).await.unwrap();
     let mut last = 0;
     for _ in 0..50_000 {
@@ -89,7 +89,7 @@ async fn a_burst_stays_below_the_mark_that_is_committed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_with_a_clock_set_back_takes_another_number() {
     wrong_clock!(OFF, back);
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let first = IdIssuer::start_with_clock(pool.clone(), SERVICE, "p", back).await.unwrap();
     let before = first.issue().await;
     drop(first);
@@ -101,7 +101,7 @@ async fn a_restart_with_a_clock_set_back_takes_another_number() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lapsed_number_is_taken_again_above_its_mark() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let passed = clock::wall().0 - 1;
     sqlx::query("INSERT INTO leases (service, instance, holder, mark_ms) VALUES ($1, 9, 'gone', $2)")
         .bind(i32::from(SERVICE))
@@ -118,7 +118,7 @@ async fn a_lapsed_number_is_taken_again_above_its_mark() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_slept_past_its_mark_issues_nothing_of_it() {
     wrong_clock!(OFF, slept);
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let issuer = IdIssuer::start_with_clock(pool.clone(), SERVICE, "sleeper", slept).await.unwrap();
     let (number, before) = (issuer.instance(), issuer.issue().await);
     // Meanwhile another process took the number, as `take_number` does once the mark has passed.
@@ -138,7 +138,7 @@ async fn a_process_that_slept_past_its_mark_issues_nothing_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_a_minute_ahead_of_postgres_is_refused() {
     wrong_clock!(OFF, ahead);
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let running = IdIssuer::start_with_clock(pool.clone(), SERVICE, "p", ahead).await.unwrap();
     OFF.store(3_600_000, Ordering::SeqCst);
     let error = IdIssuer::start_with_clock(pool.clone(), SERVICE, "q", ahead).await.unwrap_err();
@@ -153,7 +153,7 @@ async fn a_clock_a_minute_ahead_of_postgres_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_postgres_fails_ids_end_at_the_mark_and_then_go_on() {
     wrong_clock!(OFF, later);
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let issuer = IdIssuer::start_with_clock(pool.clone(), SERVICE, "p", later).await.unwrap();
     let granted = mark(&pool, issuer.instance()).await;
     pool.execute("ALTER TABLE leases RENAME TO gone").await.unwrap();
@@ -169,7 +169,7 @@ async fn while_postgres_fails_ids_end_at_the_mark_and_then_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_all_numbers_taken_a_start_says_so() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     sqlx::query(
         "INSERT INTO leases (service, instance, holder, mark_ms)
          SELECT $1, instance, 'p', $2 FROM generate_series(0, 127) AS instance",
@@ -187,7 +187,7 @@ async fn with_all_numbers_taken_a_start_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_come_sleep_and_go_on_wandering_clocks_repeat_nothing() {
     wrong_clock!(OFF, wandering);
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let seed: u64 = rand::random();
     let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
     let (mut ids, mut alive) = (HashSet::new(), Vec::<IdIssuer>::new());

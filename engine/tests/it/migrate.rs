@@ -4,7 +4,7 @@ use engine::migrate::{MigrationSet, Schema, migrate};
 use sqlx::PgPool;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-use crate::support::Database;
+use crate::support::{Database, migrated};
 
 async fn tables(pool: &PgPool) -> Vec<(String, String)> {
     sqlx::query_as(
@@ -72,7 +72,7 @@ async fn a_changed_migration_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outbox_rows_never_meet_pglz_and_are_vacuumed_early() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let (storage, compression): (String, String) = sqlx::query_as(
         "SELECT attstorage::text, attcompression::text FROM pg_attribute
          WHERE attrelid = 'outbox'::regclass AND attname = 'records'",

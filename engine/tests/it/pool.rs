@@ -7,11 +7,11 @@ use rand::RngExt;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Database, eventually};
+use crate::support::{Database, eventually, migrated};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_limit_is_in_force() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     for (name, value) in [
         ("search_path", "engine, projection"),
         ("statement_timeout", "30s"),
@@ -31,7 +31,7 @@ async fn every_limit_is_in_force() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_made_for_an_empty_table_goes_along_the_index_when_it_is_full() {
-    let (database, _) = Database::migrated().await;
+    let (database, _) = migrated().await;
     let options = PoolOptions { plans: Plans::ByKey, ..PoolOptions::new("test", 1) };
     let pool = pool::connect(&database.url, options).await.unwrap();
     let mut conn = pool.acquire().await.unwrap();
@@ -76,7 +76,7 @@ async fn open_transactions(outside: &mut PgConnection) -> Vec<(i32, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_sqlx_knows_nothing_of_does_not_reach_the_next_caller() {
-    let (database, _) = Database::migrated().await;
+    let (database, _) = migrated().await;
     let pool = database.pool(1).await;
     let mut outside = PgConnection::connect(&database.url).await.unwrap();
     // What is left when the future of `begin` is dropped after its statement was sent; the second one also failed.
@@ -94,7 +94,7 @@ async fn a_transaction_that_sqlx_knows_nothing_of_does_not_reach_the_next_caller
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_is_dropped_anywhere_leaves_no_transaction_to_the_next_caller() {
-    let (database, pool) = Database::migrated().await;
+    let (database, pool) = migrated().await;
     let mut outside = PgConnection::connect(&database.url).await.unwrap();
     let cancel = async |microseconds| {
         let work = async {
@@ -120,7 +120,7 @@ async fn work_that_is_dropped_anywhere_leaves_no_transaction_to_the_next_caller(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_data_and_constraints_are_a_records_fault() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let fault = async |sql: &'static str| is_record_fault(&sqlx::query(sql).execute(&pool).await.unwrap_err());
     assert!(fault("SELECT 1 / 0").await);
     assert!(fault("SELECT 'x'::bigint").await);

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::support::{Database, registry_url, unique};
+use crate::support::{migrated, registry_url, unique};
 
 const ONE_FIELD: &str =
     r#"{"type":"record","name":"Toy","namespace":"orderlog.NS","fields":[{"name":"a","type":"long"}]}"#;
@@ -44,7 +44,7 @@ async fn remembered(pool: &PgPool) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_are_remembered_and_an_outage_stops_nobody() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let findings = real().push().await.unwrap();
     assert!(findings.iter().all(|finding| finding.problem.is_none()), "{findings:?}");
     real().codec(&pool).await.unwrap();
@@ -57,14 +57,14 @@ async fn ids_are_remembered_and_an_outage_stops_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_at_the_first_start_is_an_error() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let error = away().codec(&pool).await.unwrap_err();
     assert!(error.to_string().contains("no schema ID is remembered"), "{error:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_disagrees_with_what_is_remembered_is_an_error() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     real().push().await.unwrap();
     real().codec(&pool).await.unwrap();
     sqlx::query("UPDATE schema_ids SET id = id + 1000000 WHERE subject = $1")
@@ -78,7 +78,7 @@ async fn a_registry_that_disagrees_with_what_is_remembered_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_lost_its_schemas_is_an_error_once_they_are_remembered() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let empty = MockServer::start().await;
     let none = ResponseTemplate::new(404).set_body_string(r#"{"error_code":40401,"message":"Subject not found."}"#);
     Mock::given(any()).respond_with(none).mount(&empty).await;
@@ -93,7 +93,7 @@ async fn a_registry_that_lost_its_schemas_is_an_error_once_they_are_remembered()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_of_another_file_counts_only_once_the_registry_agrees() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     real().push().await.unwrap();
     real().codec(&pool).await.unwrap();
     sqlx::query("UPDATE schema_ids SET fingerprint = 'of another text'").execute(&pool).await.unwrap();

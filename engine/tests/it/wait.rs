@@ -6,7 +6,7 @@ use engine::wait::{Acked, Decided, Waiters};
 use events::id::CommandId;
 use sqlx::{Executor, PgPool};
 
-use crate::support::Database;
+use crate::support::migrated;
 
 const TOPIC: &str = "t.toy.events";
 const SOON: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ async fn acknowledge(pool: &PgPool, topic: &str, partition: i32, sequence: i64) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_of_this_process_is_answered_once_its_event_is_acknowledged() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let acked = Acked::default();
     let waiters = Waiters::start(pool.clone(), TOPIC.to_owned(), acked.clone());
     let others = waiters.clone();
@@ -63,7 +63,7 @@ async fn a_decision_of_this_process_is_answered_once_its_event_is_acknowledged()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_of_another_process_is_seen_in_the_database() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let waiters = Waiters::start(pool.clone(), TOPIC.to_owned(), Acked::default());
     decide(&pool, 1, 1, 5, None).await;
     acknowledge(&pool, "t.toy-svc.retry", 1, 9).await;
@@ -79,14 +79,14 @@ async fn a_decision_of_another_process_is_seen_in_the_database() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_nobody_decides_ends_with_the_time_out() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let waiters = Waiters::start(pool, TOPIC.to_owned(), Acked::default());
     assert_eq!(waiters.wait(CommandId(1), A_MOMENT).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_fails_only_makes_them_wait() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let acked = Acked::default();
     let waiters = Waiters::start(pool.clone(), TOPIC.to_owned(), acked.clone());
     decide(&pool, 1, 0, 1, None).await;
@@ -100,7 +100,7 @@ async fn a_database_that_fails_only_makes_them_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_waiters_are_answered_each_with_its_own_command() {
-    let (_database, pool) = Database::migrated().await;
+    let (_database, pool) = migrated().await;
     let acked = Acked::default();
     let waiters = Waiters::start(pool.clone(), TOPIC.to_owned(), acked.clone());
     let waiting: Vec<_> = (1..=100)

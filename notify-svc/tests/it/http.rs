@@ -20,7 +20,7 @@ use notify_svc::store;
 use prometheus_client::registry::Registry;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use testkit::Migrated;
 
 use crate::batch::HOMES;
 use crate::database;
@@ -30,7 +30,7 @@ const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTu
 const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
 
 struct Stand {
-    pool: PgPool,
+    pool: Migrated,
     site: Running,
     client: Client,
 }

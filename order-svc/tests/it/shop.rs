@@ -31,9 +31,10 @@ use prometheus_client::registry::Registry;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use sqlx::PgPool;
+use testkit::Migrated;
 
 use crate::batch::{P, SERVICE, batch};
-use crate::database::{self, Database};
+use crate::database;
 
 /// The example key of RFC 8410 §10.3, and its public half.
 const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
@@ -118,7 +119,7 @@ impl Log for MemoryLog {
 
 /// A running order service without processors.
 pub(crate) struct Shop {
-    pub(crate) pool: Database,
+    pub(crate) pool: Migrated,
     pub(crate) log: Arc<MemoryLog>,
     base: String,
     client: reqwest::Client,

@@ -83,7 +83,7 @@ async fn a_hosted_page_is_shown_while_the_gateway_waits_for_the_payer() {
         "INSERT INTO effects (partition, key, kind, attempts, next_try_at, pending)
          VALUES (0, 7, 'charge', 0, now(), true)",
     )
-    .execute(&stand.pool)
+    .execute(&*stand.pool)
     .await
     .unwrap();
     let (_, view) = stand.get("/v1/payments/7", "ann", Role::Customer).await;

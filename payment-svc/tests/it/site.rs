@@ -29,7 +29,7 @@ use payment_svc::{app, http, store};
 use prometheus_client::registry::Registry;
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
-use sqlx::PgPool;
+use testkit::Migrated;
 
 use crate::batch::HOMES;
 use crate::database;
@@ -73,7 +73,7 @@ impl Log for MemoryLog {
 }
 
 pub(crate) struct Stand {
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Migrated,
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) client: Client,
     site: Running,
