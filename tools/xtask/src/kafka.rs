@@ -30,15 +30,14 @@ pub(crate) fn part(layout: &Layout, settings: &Settings, programs: &Programs) ->
     let config = data.join("server.properties");
     layout::replace(&config, &properties(settings, &data)?, 0o644)?;
     let class_path = class_path(&programs.broker)?;
-    let tool = |class: &str| {
+    let tool = |java: Program, class: &str| {
         let logging = layout.root.join("deploy/broker-log4j2.yaml");
-        Program::new(&programs.java)
-            .args(["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC"])
+        java.args(["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC"])
             .args([format!("-Dlog4j2.configurationFile={}", logging.display())])
             .args(["-cp", &class_path, class])
     };
     if !data.join("log/meta.properties").exists() {
-        tool("kafka.tools.StorageTool")
+        tool(Program::new(&programs.java), "kafka.tools.StorageTool")
             .args(["format", "--standalone", "-t", &cluster_id()?, "-c"])
             .args([&config])
             .run("preparing the log", &layout.log_of("kafka-format"))?;
@@ -46,7 +45,7 @@ pub(crate) fn part(layout: &Layout, settings: &Settings, programs: &Programs) ->
     Ok(Part {
         name: "kafka".to_owned(),
         stage: Stage::Kafka,
-        program: tool("kafka.Kafka").args([config]),
+        program: tool(programs.java_for("kafka", layout), "kafka.Kafka").args([config]),
         probe: Probe::Kafka { port: settings.port("KAFKA_PORT")? },
         log: layout.log_of("kafka"),
         stop: Signal::SIGTERM,

@@ -11,7 +11,6 @@ use crate::fleet::{Part, Stage};
 use crate::layout::Layout;
 use crate::postgres;
 use crate::probe::Probe;
-use crate::process::Program;
 use crate::secrets::Secrets;
 use crate::settings::{self, Settings};
 use crate::sources::Programs;
@@ -25,7 +24,8 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 pub(crate) fn part(layout: &Layout, settings: &Settings, secrets: &Secrets, programs: &Programs) -> Result<Part> {
     let port = settings.port("REGISTRY_PORT")?;
     let database = settings.port("POSTGRES_PORT")?;
-    let mut program = Program::new(&programs.java)
+    let mut program = programs
+        .java_for("registry", layout)
         .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
         .args(["-Dquarkus.http.host=127.0.0.1".to_owned(), format!("-Dquarkus.http.port={port}")])
         // Left alone it would listen on every address at port 9000.

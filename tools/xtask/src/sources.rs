@@ -13,6 +13,7 @@ use crate::apt::{self, Apt};
 use crate::fetch;
 use crate::layout::Layout;
 use crate::problem::Problem;
+use crate::process::Program;
 use crate::settings::Settings;
 use crate::status::Status;
 
@@ -32,6 +33,22 @@ pub(crate) struct Programs {
     /// The folder with the registry's `quarkus-run.jar`.
     pub(crate) registry: PathBuf,
     pub(crate) openssl: Option<PathBuf>,
+}
+
+impl Programs {
+    /// Java, with the classes that it loaded the last time it ran for this purpose: loading them is most of a start. It
+    /// writes them as it ends for the first time, and again when it or a jar has changed.
+    pub(crate) fn java_for(&self, purpose: &str, layout: &Layout) -> Program {
+        let archive = layout.tools.join(format!("{purpose}.jsa"));
+        let file = format!("-XX:SharedArchiveFile={}", archive.display());
+        // It says of every class that cannot be kept why.
+        Program::new(&self.java).args([
+            "-XX:+AutoCreateSharedArchive",
+            &file,
+            "-Xlog:disable",
+            "-Xlog:all=error:stderr",
+        ])
+    }
 }
 
 /// Finds every program, and fetches what is missing from the first source that has it.
