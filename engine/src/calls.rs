@@ -162,10 +162,8 @@ impl<S: Service> Calls<S> {
         }
         let (shared, partition, wanted) = (Arc::clone(&self.shared), self.partition, marks.clone());
         let read = tokio::spawn(async move {
-            let mut kept = shared.connections.get().await?;
-            let found = shared.service.effects_read(&mut kept.connection, partition, &wanted).await?;
-            shared.connections.keep(kept);
-            Ok(found)
+            let mut conn = shared.pool.acquire().await?;
+            shared.service.effects_read(&mut conn, partition, &wanted).await
         });
         let found = match read.await.expect("reading effects does not panic") {
             Ok(found) => found,

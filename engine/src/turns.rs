@@ -142,8 +142,8 @@ async fn work<S: Service>(
     }
 }
 
-/// Connections on which the last thing that happened was a COMMIT, or a read in no transaction: whoever is next need not ask
-/// whether they are clean.
+/// Connections on which the last thing that happened was a COMMIT: the next batch need not ask whether they are clean. They are
+/// missing in the pool, so never more than transactions run at once.
 #[derive(Debug)]
 pub(crate) struct Connections {
     pool: PgPool,
@@ -171,7 +171,7 @@ impl Connections {
         }
     }
 
-    /// Keeps a connection for whoever is next. One on which anything failed must not be kept.
+    /// Keeps a connection for the next batch. One on which anything failed must not be kept.
     pub(crate) fn keep(&self, connection: Kept) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
