@@ -142,8 +142,8 @@ async fn work<S: Service>(
     }
 }
 
-/// Connections on which the last thing that happened was a COMMIT: the next batch need not ask whether they are clean. They are
-/// missing in the pool, so never more than transactions run at once.
+/// Connections on which the last thing that happened was a COMMIT: the next batch need not ask whether they are clean.
+/// They are missing in the pool, so only transactions keep any, of which few run at once.
 #[derive(Debug)]
 pub(crate) struct Connections {
     pool: PgPool,

@@ -36,8 +36,8 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Java, with the classes that it loaded the last time it ran for this purpose: loading them is most of a start. It
-    /// writes them as it ends for the first time, and again when it or a jar has changed.
+    /// Java, with the classes that it loaded the last time it ran for this purpose: that is a third of a start. It
+    /// writes them as it ends for the first time.
     pub(crate) fn java_for(&self, purpose: &str, layout: &Layout) -> Program {
         let archive = layout.tools.join(format!("{purpose}.jsa"));
         let file = format!("-XX:SharedArchiveFile={}", archive.display());
