@@ -5,6 +5,7 @@ use std::time::Duration;
 use engine::Settings;
 use sqlx::Executor;
 
+use crate::support::PARTITIONS;
 use crate::toy::Act;
 use crate::world::{Instance, Launch, World, key_of};
 
@@ -32,8 +33,13 @@ async fn backlog(world: &World) -> Vec<(i64, String)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processors_that_are_ready_share_a_transaction() {
     let world = World::new().await;
-    let expected = backlog(&world).await;
     let instance = one_at_a_time(&world).await;
+    instance.live(PARTITIONS).await;
+    // Neither may be through before the other begins: both wait for their row until the whole backlog is there.
+    let mut held = world.pool.begin().await.unwrap();
+    held.execute("SELECT 1 FROM processors FOR UPDATE").await.unwrap();
+    let expected = backlog(&world).await;
+    held.rollback().await.unwrap();
     for (key, news) in &expected {
         world.applied(*key, &[news]).await;
     }
