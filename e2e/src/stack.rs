@@ -143,6 +143,16 @@ impl Stack {
     /// # Errors
     /// When it fails, with what it said.
     pub fn orderctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let (succeeded, printed, said) = self.try_orderctl(arguments)?;
+        ensure!(succeeded, "orderctl {arguments:?} failed\n{printed}\n{said}");
+        Ok(printed)
+    }
+
+    /// Runs orderctl; says whether it succeeded, what it printed, and what it said beside.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn try_orderctl(&self, arguments: &[&str]) -> anyhow::Result<(bool, String, String)> {
         let output = Command::new(binary("orderctl")?)
             .args(arguments)
             .envs(self.tool_environment())
@@ -151,8 +161,7 @@ impl Stack {
             .context("starting orderctl; `cargo verify` builds it")?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "orderctl {arguments:?}: {}\n{printed}\n{said}", output.status);
-        Ok(printed)
+        Ok((output.status.success(), printed, said))
     }
 
     /// The variables with which orderctl finds this stack.
@@ -226,6 +235,7 @@ impl Stack {
             ("LOG", "info".to_owned()),
             ("GATEWAY_ADAPTER", options.gateway_adapter.to_owned()),
             ("SESSION_TIMEOUT", "6s".to_owned()),
+            ("RETRY_DELAYS", "200ms,500ms".to_owned()),
             ("ASK_GATEWAY_AFTER", options.ask_gateway_after.to_owned()),
             ("TIMER_GRACE", options.timer_grace.to_owned()),
         ];

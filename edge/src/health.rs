@@ -1,5 +1,5 @@
 //! The admin routes of every service: `/healthz` (the process answers), `/readyz` (it does its work, or why not),
-//! `/metrics`, and those of [`crate::processors`].
+//! `/metrics`, and those of [`crate::processors`] and [`crate::desk`].
 //!
 //! What ready means is the service's and the engine's to say ([`Health`]). The first three are open, for probers have no
 //! token; `/admin/…` takes an operator's.
@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 
 use crate::auth::Access;
+use crate::desk;
 use crate::metrics;
 use crate::processors::{self, Processors};
 use crate::routes::Routes;
@@ -81,6 +82,13 @@ impl Admin {
             .get("/metrics", Access::Open, show_metrics)
             .get(processors::PROCESSORS, Access::Operator, processors::show)
             .post(processors::RESUME, Access::Operator, processors::resume)
+            .get(desk::GROUPS, Access::Operator, desk::groups)
+            .get(desk::RECORDS, Access::Operator, desk::records)
+            .get(desk::RECORD, Access::Operator, desk::show)
+            .get(desk::HELD, Access::Operator, desk::held)
+            .post(desk::REDRIVE, Access::Operator, desk::redrive)
+            .post(desk::DISCARD, Access::Operator, desk::discard)
+            .post(desk::STANDING, Access::Operator, desk::standing)
     }
 
     /// What `/readyz` says.

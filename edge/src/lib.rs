@@ -78,6 +78,7 @@ pub mod answer;
 pub mod auth;
 pub mod commands;
 pub mod config;
+mod desk;
 pub mod facts;
 pub mod fields;
 pub mod frame;

@@ -1,12 +1,16 @@
 //! The admin routes of the processors of this process: `GET /admin/processors` shows them, with the body of `/readyz`
-//! under 200, and `POST /admin/processors/{partition}/resume` lets a stopped one go on.
+//! under 200, and `POST /admin/processors/{partition}/resume` lets a stopped or paused one go on.
 //!
 //! Operators only. What a processor does is the engine's; why one has stopped, and what is to be mended before it is told
 //! to go on, is its `reason`. A resume is no command: it takes no `Idempotency-Key` and leaves nothing in the log, and
-//! told too early the processor stops again for the same reason. Held records and dead letters have no routes here.
+//! told too early the processor stops again for the same reason. Held records and dead letters
+//! are [`crate::desk`]'s.
+
+use std::sync::Arc;
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, web};
+use engine::desk::DeadLetters;
 use engine::status::{ProcessorStatus, State};
 
 use crate::auth::Caller;
@@ -24,6 +28,9 @@ const AGAIN_SECONDS: u64 = 2;
 pub trait Processors: Send + Sync + 'static {
     /// Those that the group assigned to this process; none at all before the engine starts and after it was stopped.
     fn processors(&self) -> Option<Vec<ProcessorStatus>>;
+
+    /// The desk of held and dead records; none before the engine starts.
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>>;
 
     /// Lets a stopped processor go on; once however often it is told while it is stopped.
     fn resume(&self, partition: i32);
@@ -51,7 +58,7 @@ pub(crate) async fn resume(
     Ok(HttpResponse::Accepted().insert_header((header::LOCATION, PROCESSORS)).json(stopped))
 }
 
-/// The stopped processor that the address names.
+/// The stopped or paused processor that the address names.
 fn stopped(partition: &str, processors: Option<Vec<ProcessorStatus>>) -> Result<ProcessorStatus, Problem> {
     // As it is written everywhere else: no sign in front, no leading zeros.
     let number = partition.parse::<i64>().ok().filter(|number| number.to_string() == partition);
@@ -66,7 +73,7 @@ fn stopped(partition: &str, processors: Option<Vec<ProcessorStatus>>) -> Result<
         Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", detail).with("partition", number)
     })?;
     let state = match found.state {
-        State::Stopped => return Ok(found),
+        State::Stopped | State::Paused => return Ok(found),
         State::Preparing => "preparing",
         State::Live => "live",
         State::Waiting => "waiting",

@@ -19,6 +19,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::effects::Effects;
 use crate::feed::{Control, ControlSender, Feed};
+use crate::held::{Entry, Queues};
+use crate::held_store;
 use crate::intake::Place;
 use crate::outbox::{self, Row};
 use crate::own_log::{self, Comparison};
@@ -256,6 +258,7 @@ impl<S: Service> Supervisor<S> {
             places: start.places.clone(),
             publisher,
             effects: Effects::restored(left.effects, &left.tries),
+            held: Queues::new(Arc::clone(&self.shared.settings.retry_delays), left.held),
             timers: Timers::new(left.now, self.shared.settings.timer_grace, left.next_timer),
             clock: Clock::new(left.now),
             sequences,
@@ -279,12 +282,16 @@ impl<S: Service> Supervisor<S> {
                 Some(topic) => store::read_model_sequence(&mut conn, topic, partition).await?,
                 None => 0,
             };
+            let kind = |topic: usize, name: &str| shared.service.kind(shared.description.inputs[topic].name, name);
+            let held = held_store::entries(&mut conn, partition, &shared.inputs, kind).await?;
+            let resting: Vec<i64> = held.iter().map(|(key, _)| *key).collect();
             Ok(Left {
                 outputs,
                 rows,
                 effects: shared.service.effects_due(&mut conn, partition).await?,
                 tries: store::tries(&mut conn, partition).await?,
-                next_timer: shared.service.next_timer(&mut conn, partition).await?,
+                next_timer: shared.service.next_timer(&mut conn, partition, &resting).await?,
+                held,
                 model: Place { next_offset: 0, last_sequence: model },
                 now: store::now(&mut conn).await?,
             })
@@ -298,6 +305,7 @@ struct Left {
     outputs: [OutputState; 3],
     rows: Vec<Row>,
     effects: Vec<EffectMark>,
+    held: Vec<(i64, Entry)>,
     tries: Vec<StoredTry>,
     next_timer: Option<Timestamp>,
     model: Place,

@@ -8,49 +8,26 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use events::record::{CommandRef, SetBy};
 use events::time::Timestamp;
 use futures_util::FutureExt as _;
 use sqlx::{Connection, PgConnection};
 
+use crate::acts;
 use crate::batch_store::{self, Fenced, Finished, TakenCommand};
 use crate::calls::Scheduling;
 use crate::decision::{Decided, Decision};
-use crate::intake::{Death, Input, Place};
+use crate::held::Entry;
+use crate::held_store;
+use crate::intake::Place;
+use crate::item::Item;
+use crate::letter::Flaw;
 use crate::pool::is_record_fault;
-use crate::record::{OutRecord, Record, pack};
+use crate::record::{OutRecord, pack};
 use crate::service::{EffectMark, Failure, Service, Window};
 use crate::shared::Shared;
 use crate::store::{self, OutputState, Owned};
+use crate::storm::Tally;
 use crate::turns::Outcome;
-
-/// One thing a batch takes in.
-#[derive(Debug)]
-pub(crate) struct Item<I> {
-    pub(crate) what: What<I>,
-    /// Which input topic it came from, and where the processor stands once it is taken.
-    pub(crate) place: Option<(usize, Place)>,
-    /// What it keeps in memory, roughly.
-    pub(crate) bytes: usize,
-}
-
-impl<I> Item<I> {
-    pub(crate) fn answer(input: I, set_by: SetBy) -> Self {
-        Self { what: What::Answer(input, set_by), place: None, bytes: 0 }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) enum What<I> {
-    /// A record to decide on.
-    Record(Box<Input<I>>),
-    /// A record that is kept as a dead letter.
-    Dead(Box<Record>, Death),
-    /// The answer of an effect.
-    Answer(I, SetBy),
-    /// A repeat, or a record of no interest.
-    Passed,
-}
 
 /// The input of one transaction.
 #[derive(Debug)]
@@ -58,6 +35,14 @@ pub(crate) struct Batch<I> {
     pub(crate) items: Vec<Item<I>>,
     /// Timers due in this window are taken in too.
     pub(crate) window: Option<Window>,
+    /// Keys whose timers rest: something of them is held, or their timer failed.
+    pub(crate) resting: Vec<i64>,
+    /// What is held of the keys of these items.
+    pub(crate) queues: HashMap<i64, Vec<Entry>>,
+    /// Acts of operators to be forgotten: their records are gone.
+    pub(crate) void_acts: Vec<i64>,
+    /// Records of the last minute, and how many of them failed.
+    pub(crate) tally: Tally,
     /// Last sequences assigned, per own topic.
     pub(crate) sequences: [i64; 3],
     /// How far the read model of the foreign topic got.
@@ -82,6 +67,11 @@ pub(crate) struct Committed {
     pub(crate) next_timer: Option<Timestamp>,
     pub(crate) timer_set: Option<Timestamp>,
     pub(crate) effects_set: Vec<EffectMark>,
+    /// What is held now, of the keys where that changed.
+    pub(crate) queues: HashMap<i64, Vec<Entry>>,
+    /// Answers, by their place in the batch, whose key waits for a held record.
+    pub(crate) put_off: Vec<usize>,
+    pub(crate) tally: Tally,
 }
 
 /// Why a batch did not commit.
@@ -95,8 +85,12 @@ pub(crate) enum BatchError {
     Outage(String),
     /// SQLSTATE 22 or 23: some record of the batch is at fault.
     Fault(sqlx::Error),
-    /// `decide` erred on this item.
-    Failure(usize, Failure),
+    /// `decide` erred on this answer.
+    Answer(usize, Failure),
+    /// `decide` erred on the timer of this key, or Postgres refuses what it leads to.
+    Timer(i64, String),
+    /// So many records fail that no record is at fault: from this item on nothing is taken in.
+    Storm(usize, Flaw),
     /// A broken build or a broken invariant.
     Broken(String),
 }
@@ -122,7 +116,14 @@ pub(crate) async fn run<S: Service>(shared: &Arc<Shared<S>>, parts: Vec<Part<S::
         Ok(Err(BatchError::Unknown(reason))) => Some((reason, BatchError::Unknown as fn(String) -> BatchError)),
         Ok(Err(error)) if parts.len() == 1 => return hand_back(parts, std::iter::once(Err(error))),
         Err(panic) if parts.len() == 1 => return vec![Err(panic)],
-        Ok(Err(BatchError::Fenced | BatchError::Fault(_) | BatchError::Failure(..) | BatchError::Broken(_)))
+        Ok(Err(
+            BatchError::Fenced
+            | BatchError::Fault(_)
+            | BatchError::Answer(..)
+            | BatchError::Timer(..)
+            | BatchError::Storm(..)
+            | BatchError::Broken(_),
+        ))
         | Err(_) => None,
     };
     if let Some((reason, error)) = shared_fate {
@@ -156,9 +157,23 @@ async fn together<S: Service>(
 }
 
 async fn attempt<S: Service>(shared: &Shared<S>, parts: &[Part<S::Input>]) -> Result<Filled, BatchError> {
+    let mut lone_timer = None;
+    let result = try_once(shared, parts, &mut lone_timer).await;
+    match (result, lone_timer) {
+        (Err(BatchError::Fault(error)), Some(key)) => Err(BatchError::Timer(key, error.to_string())),
+        (result, _) => result,
+    }
+}
+
+/// `lone_timer`: the key of the only input, when that is a timer.
+async fn try_once<S: Service>(
+    shared: &Shared<S>,
+    parts: &[Part<S::Input>],
+    lone_timer: &mut Option<i64>,
+) -> Result<Filled, BatchError> {
     let mut kept = shared.connections.get().await.map_err(database)?;
     let mut tx = kept.connection.begin().await.map_err(database)?;
-    let filled = match fill(shared, parts, &mut tx).await {
+    let filled = match fill(shared, parts, &mut tx, lone_timer).await {
         Ok(filled) if filled.iter().any(Option::is_some) => filled,
         other => {
             // Explicit, so that a connection never goes back with a transaction open.
@@ -189,6 +204,7 @@ async fn fill<S: Service>(
     shared: &Shared<S>,
     parts: &[Part<S::Input>],
     conn: &mut PgConnection,
+    lone_timer: &mut Option<i64>,
 ) -> Result<Filled, BatchError> {
     let owners: Vec<Owned> = parts.iter().map(|part| part.owned).collect();
     let commands: Vec<i64> = parts.iter().flat_map(|part| part.batch.commands()).collect();
@@ -199,10 +215,18 @@ async fn fill<S: Service>(
     }
     let mut timers = Vec::with_capacity(live.len());
     for part in &live {
-        timers.push(match part.batch.window {
-            Some(window) => shared.service.due_timers(conn, part.owned.partition, window).await.map_err(database)?,
+        let Batch { window, resting, .. } = &part.batch;
+        timers.push(match window {
+            Some(window) => {
+                shared.service.due_timers(conn, part.owned.partition, *window, resting).await.map_err(database)?
+            }
             None => Vec::new(),
         });
+    }
+    if let ([part], [timers]) = (&live[..], &timers[..])
+        && let ([], [timer]) = (&part.batch.items[..], &timers[..])
+    {
+        *lone_timer = Some(timer.key);
     }
     let items = live.iter().flat_map(|part| &part.batch.items);
     let mut inputs: Vec<&S::Input> = items.filter_map(|item| item.what.input()).collect();
@@ -216,7 +240,7 @@ async fn fill<S: Service>(
             decision.take(index, item, &mut states)?;
         }
         for timer in timers {
-            decision.fire(&timer.input, timer.set_by, &mut states)?;
+            decision.fire(timer, &mut states)?;
         }
         decided.push(decision.end());
     }
@@ -226,9 +250,12 @@ async fn fill<S: Service>(
     }
     finish(shared, conn, &live, &decided).await?;
     let mut next_timers = HashMap::new();
-    for part in live.iter().filter(|part| part.batch.window.is_some()) {
+    for (part, decided) in live.iter().zip(&decided).filter(|(part, _)| part.batch.window.is_some()) {
         let partition = part.owned.partition;
-        next_timers.insert(partition, shared.service.next_timer(conn, partition).await.map_err(database)?);
+        let held = decided.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(key, _)| *key);
+        let resting: Vec<i64> = part.batch.resting.iter().copied().chain(held).collect();
+        let next = shared.service.next_timer(conn, partition, &resting).await.map_err(database)?;
+        next_timers.insert(partition, next);
     }
     let mut left = Left::of(shared, &states);
     let mut committed: HashMap<i32, Committed> = live
@@ -273,6 +300,9 @@ impl Left {
             next_timer,
             timer_set: self.timers.remove(&partition),
             effects_set: self.effects.remove(&partition).unwrap_or_default(),
+            queues: decided.queues,
+            put_off: decided.put_off,
+            tally: decided.tally,
         }
     }
 }
@@ -280,43 +310,6 @@ impl Left {
 impl<I> Batch<I> {
     fn commands(&self) -> impl Iterator<Item = i64> {
         self.items.iter().filter_map(|item| item.what.command()).map(|command| command.command_id.0)
-    }
-}
-
-impl<I> What<I> {
-    /// For people: which record or answer this is.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Self::Record(input) => {
-                let at = &input.position;
-                format!("the record at {}/{} offset {}", at.topic, at.partition, at.offset)
-            }
-            Self::Dead(record, _) => {
-                format!("the record at {}/{} offset {}", record.topic, record.partition, record.offset)
-            }
-            Self::Answer(_, set_by) => format!("the answer to the effect set by event {}", set_by.event_id),
-            Self::Passed => "a record that was passed over".to_owned(),
-        }
-    }
-
-    /// True when taking it in changes nothing but the position.
-    pub(crate) fn is_passed(&self) -> bool {
-        matches!(self, Self::Passed)
-    }
-
-    fn input(&self) -> Option<&I> {
-        match self {
-            Self::Record(record) => Some(&record.input),
-            Self::Answer(input, _) => Some(input),
-            Self::Dead(..) | Self::Passed => None,
-        }
-    }
-
-    fn command(&self) -> Option<&CommandRef> {
-        match self {
-            Self::Record(record) => record.command.as_ref(),
-            Self::Answer(..) | Self::Dead(..) | Self::Passed => None,
-        }
     }
 }
 
@@ -333,6 +326,9 @@ async fn save_beside<S: Service>(
     {
         store::save_read_model(conn, topic, partition, decided.model).await?;
     }
+    held_store::settle(conn, partition, &decided.settled).await?;
+    held_store::save(conn, &decided.held).await?;
+    acts::forget(conn, &[&decided.acts[..], &part.batch.void_acts].concat()).await?;
     let Scheduling { tries, forget } = &part.batch.scheduling;
     if !tries.is_empty() {
         store::save_tries(conn, partition, tries).await?;

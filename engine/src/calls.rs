@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::record::SetBy;
 use events::time::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::effects::{self, Effects, Name};
+use crate::held::Queues;
 use crate::service::{EffectMark, Outcome, Service};
 use crate::shared::Shared;
 use crate::store::OpenTry;
@@ -83,10 +83,6 @@ impl<S: Service> Calls<S> {
         !self.scheduling.is_empty()
     }
 
-    pub(crate) fn take_scheduling(&mut self) -> Scheduling {
-        std::mem::take(&mut self.scheduling)
-    }
-
     /// The batch did not commit.
     pub(crate) fn put_back(&mut self, scheduling: Scheduling) {
         self.scheduling.tries.extend(scheduling.tries);
@@ -99,7 +95,7 @@ impl<S: Service> Calls<S> {
     }
 
     /// The answers that have come.
-    pub(crate) fn answers(&mut self, now: Timestamp) -> Vec<(S::Input, SetBy)> {
+    pub(crate) fn answers(&mut self, now: Timestamp) -> Vec<(S::Input, EffectMark)> {
         let mut answers = Vec::new();
         while let Ok(done) = self.done.1.try_recv() {
             answers.extend(self.judge(done, now));
@@ -107,42 +103,76 @@ impl<S: Service> Calls<S> {
         answers
     }
 
-    /// The answer of a result, as an input; or the next try is planned.
-    pub(crate) fn judge(&mut self, done: Done<S::Input>, now: Timestamp) -> Option<(S::Input, SetBy)> {
+    /// The answer of a result, as an input; or the next try is planned. An answered effect stays open until a batch has
+    /// taken the answer in.
+    pub(crate) fn judge(&mut self, done: Done<S::Input>, now: Timestamp) -> Option<(S::Input, EffectMark)> {
         let name = (done.mark.key, done.mark.kind);
         if !self.effects.is_current(&done.mark) {
             return None;
         }
-        let (after, failed, pending, error) = match done.outcome {
-            Outcome::Answer(input) => {
-                self.finish(name);
-                return Some((input, done.mark.set_by));
-            }
-            Outcome::Pending { ask_after } => (ask_after, false, true, None),
-            Outcome::Failed { code, message } => {
-                let number = self.effects.attempt(name, now).map_or(1, |attempt| attempt.number);
-                warn!(effect = done.mark.kind, key = done.mark.key, number, code, message, "an effect failed");
-                let wait = effects::delay(number, rand::random());
-                (wait, true, false, Some(format!("{code}: {message}")))
-            }
+        match done.outcome {
+            Outcome::Answer(input) => return Some((input, done.mark)),
+            Outcome::Pending { ask_after } => self.again(name, now.plus(ask_after), false, Some((true, None))),
+            Outcome::Failed { code, message } => self.failed(done.mark, code, &message, now),
             Outcome::Unreachable { message } => {
                 debug!(effect = done.mark.kind, message, "the other side of an effect is not reachable");
-                (UNREACHABLE.mul_f64(0.5 + rand::random::<f64>()), false, false, None)
+                let wait = UNREACHABLE.mul_f64(0.5 + rand::random::<f64>());
+                self.again(name, now.plus(wait), false, None);
             }
-        };
-        let next_try_at = now.plus(after);
-        let stored = pending || failed;
-        let attempts = self.effects.again(name, next_try_at, failed, stored);
-        if stored {
-            let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
-            let open = OpenTry { key: name.0, kind: name.1, attempts, next_try_at, pending, error };
-            self.scheduling.tries.retain(|earlier| (earlier.key, earlier.kind) != name);
-            self.scheduling.tries.push(open);
         }
         None
     }
 
-    /// The effect is answered or no longer asked for; a try that waits to be stored must not outlive it.
+    /// A try erred, or what it answered cannot be applied: the next one comes after a while.
+    pub(crate) fn failed(&mut self, mark: EffectMark, code: &str, message: &str, now: Timestamp) {
+        if !self.effects.is_current(&mark) {
+            return;
+        }
+        let name = (mark.key, mark.kind);
+        let number = self.effects.attempt(name, now).map_or(1, |attempt| attempt.number);
+        warn!(effect = mark.kind, key = mark.key, number, code, message, "an effect failed");
+        let wait = effects::delay(number, rand::random());
+        self.again(name, now.plus(wait), true, Some((false, Some(format!("{code}: {message}")))));
+    }
+
+    /// Plans the next try; one that is stored says whether it is pending, and what went wrong.
+    fn again(&mut self, name: Name, next_try_at: Timestamp, failed: bool, stored: Option<(bool, Option<String>)>) {
+        let attempts = self.effects.again(name, next_try_at, failed, stored.is_some());
+        if let Some((pending, error)) = stored {
+            let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
+            let open = OpenTry { key: name.0, kind: name.1, attempts, next_try_at, pending, error };
+            self.scheduling.tries.retain(|earlier| (earlier.key, earlier.kind) != name);
+            self.scheduling.forget.retain(|earlier| *earlier != name);
+            self.scheduling.tries.push(open);
+        }
+    }
+
+    /// What a batch that takes these answers in must forget beside what waits.
+    pub(crate) fn scheduling_with(&mut self, answered: impl Iterator<Item = EffectMark>) -> Scheduling {
+        let mut scheduling = std::mem::take(&mut self.scheduling);
+        for mark in answered {
+            let name = (mark.key, mark.kind);
+            scheduling.tries.retain(|earlier| (earlier.key, earlier.kind) != name);
+            if self.effects.is_stored(&mark) && !scheduling.forget.contains(&name) {
+                scheduling.forget.push(name);
+            }
+        }
+        scheduling
+    }
+
+    /// A batch has taken the answer in.
+    pub(crate) fn answered(&mut self, mark: &EffectMark) {
+        if self.effects.is_current(mark) {
+            self.effects.finish((mark.key, mark.kind));
+        }
+    }
+
+    /// Nothing of this key is held any more: its effects may start.
+    pub(crate) fn release(&mut self, key: i64, now: Timestamp) {
+        self.effects.release(key, now);
+    }
+
+    /// The effect is no longer asked for; a try that waits to be stored must not outlive it.
     fn finish(&mut self, name: Name) {
         self.scheduling.tries.retain(|earlier| (earlier.key, earlier.kind) != name);
         if self.effects.finish(name) {
@@ -150,13 +180,19 @@ impl<S: Service> Calls<S> {
         }
     }
 
-    /// Starts the effects that may start: their events are acknowledged up to `acked`, and what must be read is read up
-    /// to `horizon`.
+    /// Starts the effects that may start: their events are acknowledged up to `acked`, what must be read is read up to
+    /// `horizon`, and nothing of their key is held.
     ///
     /// # Errors
     /// When the database does not answer; they are tried again.
-    pub(crate) async fn start(&mut self, acked: i64, now: Timestamp, horizon: Timestamp) -> Result<(), sqlx::Error> {
-        let marks = self.effects.start(acked, now, horizon, READ_MAX);
+    pub(crate) async fn start(
+        &mut self,
+        acked: i64,
+        now: Timestamp,
+        horizon: Timestamp,
+        held: &Queues,
+    ) -> Result<(), sqlx::Error> {
+        let marks = self.effects.start(acked, now, horizon, READ_MAX, |key| held.rests(key));
         if marks.is_empty() {
             return Ok(());
         }

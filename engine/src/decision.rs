@@ -2,22 +2,28 @@
 //!
 //! Pure but for the IDs: nothing is read or written here. The transaction around it is [`crate::batch`]'s.
 
-use std::collections::HashSet;
+mod keeping;
+
+use std::collections::{HashMap, HashSet};
 
 use events::envelope::{Cause, Envelope};
 use events::id::{CommandId, EventId};
-use events::record::{Recorded, SetBy};
+use events::record::Recorded;
 use events::time::Timestamp;
 
-use crate::batch::{Batch, BatchError, Item, What};
+use crate::acts::Act;
+use crate::batch::{Batch, BatchError};
 use crate::batch_store::TakenCommand;
-use crate::dead::{self, Scribe};
-use crate::intake::{Death, Input, Place};
+use crate::held::{Entry, Row};
+use crate::intake::{Input, Place};
+use crate::item::{Item, What};
 use crate::kafka::INPUT_BYTES_MAX;
-use crate::record::{OutRecord, Output, Record};
-use crate::service::Service;
+use crate::letter::{self, Class, Flaw, Step};
+use crate::record::{OutRecord, Output};
+use crate::service::{DueTimer, Failure, Service};
 use crate::shared::Shared;
 use crate::store::Owned;
+use crate::storm::Tally;
 
 /// A record of ours may not be larger than this with its headers: the topic's limit, less room for the batch around it.
 const EVENT_BYTES_MAX: usize = INPUT_BYTES_MAX - 1_024;
@@ -29,11 +35,9 @@ pub(crate) struct Decision<'a, S: Service> {
     now: Timestamp,
     /// Commands that were taken before, here or in an earlier batch.
     seen: &'a mut HashSet<CommandId>,
-    records: Vec<OutRecord>,
-    taken: Vec<TakenCommand>,
-    sequences: [i64; 3],
-    model: Place,
-    timers_fired: usize,
+    /// What was held of the keys of this batch.
+    before: &'a HashMap<i64, Vec<Entry>>,
+    decided: Decided,
 }
 
 /// What a batch decided.
@@ -45,6 +49,27 @@ pub(crate) struct Decided {
     pub(crate) model: Place,
     /// Timers that yielded an event.
     pub(crate) timers_fired: usize,
+    /// What is held by now, of the keys where that changed.
+    pub(crate) queues: HashMap<i64, Vec<Entry>>,
+    /// Held and dead records that are new or were tried.
+    pub(crate) held: Vec<Row>,
+    /// Held records that are through: topic on the broker, and offset.
+    pub(crate) settled: Vec<(String, i64)>,
+    /// Acts of operators that are done, whatever came of them.
+    pub(crate) acts: Vec<i64>,
+    /// Answers, by their place in the batch, whose key waits.
+    pub(crate) put_off: Vec<usize>,
+    pub(crate) tally: Tally,
+}
+
+/// What came of deciding on a record.
+enum Made {
+    Event,
+    /// A foreign event that changes nothing.
+    Nothing,
+    /// A command that was taken before.
+    Repeat,
+    Flawed(Flaw),
 }
 
 /// Why an event comes to be, for its headers.
@@ -52,6 +77,14 @@ struct Reason<'a> {
     cause: Cause,
     causation: Option<i64>,
     traceparent: Option<&'a str>,
+    act: Option<&'a Act>,
+}
+
+impl<'a> Reason<'a> {
+    fn of<I>(input: &'a Input<I>, act: Option<&'a Act>) -> Self {
+        let cause = Cause::Record(input.position.clone());
+        Self { cause, causation: input.id, traceparent: input.traceparent.as_deref(), act }
+    }
 }
 
 impl<'a, S: Service> Decision<'a, S> {
@@ -59,16 +92,27 @@ impl<'a, S: Service> Decision<'a, S> {
         shared: &'a Shared<S>,
         owned: Owned,
         now: Timestamp,
-        batch: &Batch<S::Input>,
+        batch: &'a Batch<S::Input>,
         seen: &'a mut HashSet<CommandId>,
     ) -> Self {
-        let (sequences, model) = (batch.sequences, batch.model);
-        Self { shared, owned, now, seen, records: Vec::new(), taken: Vec::new(), sequences, model, timers_fired: 0 }
+        let decided = Decided {
+            records: Vec::new(),
+            taken: Vec::new(),
+            sequences: batch.sequences,
+            model: batch.model,
+            timers_fired: 0,
+            queues: HashMap::new(),
+            held: Vec::new(),
+            settled: Vec::new(),
+            acts: Vec::new(),
+            put_off: Vec::new(),
+            tally: batch.tally,
+        };
+        Self { shared, owned, now, seen, before: &batch.queues, decided }
     }
 
     pub(crate) fn end(self) -> Decided {
-        let Self { records, taken, sequences, model, timers_fired, .. } = self;
-        Decided { records, taken, sequences, model, timers_fired }
+        self.decided
     }
 
     pub(crate) fn take(
@@ -79,66 +123,101 @@ impl<'a, S: Service> Decision<'a, S> {
     ) -> Result<(), BatchError> {
         match &item.what {
             What::Passed => Ok(()),
-            What::Dead(record, death) => self.bury(record, death),
-            What::Answer(input, set_by) => {
+            What::Dead(record, flaw) => self.keep(Step::Died, record, None, flaw, 1),
+            What::Undecodable(record, flaw) => self.bury(index, record, flaw),
+            What::Answer(input, mark) => {
+                if !self.queue(mark.key).is_empty() {
+                    self.decided.put_off.push(index);
+                    return Ok(());
+                }
                 let decided = self.shared.service.decide(states, input, self.now);
-                let event = decided.map_err(|failure| BatchError::Failure(index, failure))?;
-                let causation = Some(set_by.event_id.0);
-                let reason = Reason { cause: Cause::Effect, causation, traceparent: None };
+                let event = decided.map_err(|failure| BatchError::Answer(index, failure))?;
+                let causation = Some(mark.set_by.event_id.0);
+                let reason = Reason { cause: Cause::Effect, causation, traceparent: None, act: None };
                 match event {
                     Some(event) => self.record(event, &reason, states),
                     None => Ok(()),
                 }
             }
-            What::Record(input) => self.decide(index, input, item.place, states),
+            What::Record(input) => {
+                self.decided.tally.took();
+                if self.follows(input)? {
+                    return Ok(());
+                }
+                self.observe(item.place, input, states);
+                match self.decide(input, None, states)? {
+                    Made::Event | Made::Nothing | Made::Repeat => Ok(()),
+                    Made::Flawed(flaw) => self.fail(index, input, &flaw),
+                }
+            }
+            What::Refused(input, flaw) => {
+                self.decided.tally.took();
+                if self.follows(input)? { Ok(()) } else { self.fail(index, input, flaw) }
+            }
+            What::Retry(retry) => self.retry(retry, states),
+        }
+    }
+
+    /// Folds a fact of the read model that is read for the first time.
+    fn observe(&mut self, place: Option<(usize, Place)>, input: &Input<S::Input>, states: &mut S::States) {
+        if let Some((topic, place)) = place
+            && self.shared.is_read_model(topic)
+            && place.last_sequence > self.decided.model.last_sequence
+        {
+            self.shared.service.observe(states, &input.input);
+            self.decided.model = place;
         }
     }
 
     fn decide(
         &mut self,
-        index: usize,
         input: &Input<S::Input>,
-        place: Option<(usize, Place)>,
+        act: Option<&Act>,
         states: &mut S::States,
-    ) -> Result<(), BatchError> {
+    ) -> Result<Made, BatchError> {
         if let Some(command) = &input.command
             && !self.seen.insert(command.command_id)
         {
             self.shared.meters.repeats.inc();
-            return Ok(());
+            return Ok(Made::Repeat);
         }
-        if let Some((topic, place)) = place
-            && self.shared.is_read_model(topic)
-            && place.last_sequence > self.model.last_sequence
-        {
-            self.shared.service.observe(states, &input.input);
-            self.model = place;
-        }
-        let decided = self.shared.service.decide(states, &input.input, self.now);
-        let event = decided.map_err(|failure| BatchError::Failure(index, failure))?;
-        let cause = Cause::Record(input.position.clone());
-        let reason = Reason { cause, causation: input.id, traceparent: input.traceparent.as_deref() };
+        let event = match self.shared.service.decide(states, &input.input, self.now) {
+            Ok(event) => event,
+            Err(Failure { code, message }) => {
+                if let Some(command) = &input.command {
+                    self.seen.remove(&command.command_id);
+                }
+                return Ok(Made::Flawed(Flaw { class: Class::Failed, code: code.into(), message }));
+            }
+        };
+        let reason = Reason::of(input, act);
         match event {
-            Some(event) => self.record(event, &reason, states),
+            Some(event) => self.record(event, &reason, states).map(|()| Made::Event),
             None if input.command.is_some() => {
                 Err(BatchError::Broken(format!("the command at {} yielded no event", reason.cause)))
             }
-            None => Ok(()),
+            None => Ok(Made::Nothing),
         }
     }
 
-    /// A timer that a record of this batch has settled yields no event.
-    pub(crate) fn fire(&mut self, input: &S::Input, set_by: SetBy, states: &mut S::States) -> Result<(), BatchError> {
-        let broken = |why: &str| BatchError::Broken(format!("the timer set by event {}: {why}", set_by.event_id));
+    /// A timer that a record of this batch has settled yields no event; one whose key waits rests.
+    pub(crate) fn fire(&mut self, timer: &DueTimer<S::Input>, states: &mut S::States) -> Result<(), BatchError> {
+        let DueTimer { key, input, set_by } = timer;
+        if !self.queue(*key).is_empty() {
+            return Ok(());
+        }
         let decided = self.shared.service.decide(states, input, self.now);
-        match decided.map_err(|failure| broken(&failure.to_string()))? {
+        match decided.map_err(|failure| BatchError::Timer(*key, failure.to_string()))? {
             Some(event) => {
-                let reason = Reason { cause: Cause::Timer, causation: Some(set_by.event_id.0), traceparent: None };
+                let reason =
+                    Reason { cause: Cause::Timer, causation: Some(set_by.event_id.0), traceparent: None, act: None };
                 self.record(event, &reason, states)?;
-                self.timers_fired += 1;
+                self.decided.timers_fired += 1;
                 Ok(())
             }
-            None if self.records.is_empty() => Err(broken("no event moved it")),
+            None if self.decided.records.is_empty() => {
+                Err(BatchError::Broken(format!("the timer set by event {}: no event moved it", set_by.event_id)))
+            }
             None => Ok(()),
         }
     }
@@ -153,7 +232,7 @@ impl<'a, S: Service> Decision<'a, S> {
         let service = &self.shared.service;
         let about = service.about(&event);
         let id = self.issue()?;
-        let sequence = self.sequences[0] + 1;
+        let sequence = self.decided.sequences[0] + 1;
         let key = about.key.to_string();
         let envelope = Envelope {
             id,
@@ -171,7 +250,10 @@ impl<'a, S: Service> Decision<'a, S> {
         let value = service
             .encode(&self.shared.codec, &event)
             .map_err(|error| BatchError::Broken(format!("encoding {}: {error}", about.type_name)))?;
-        let headers = envelope.headers();
+        let mut headers = envelope.headers();
+        if let Some(act) = reason.act {
+            letter::sign(&mut headers, act);
+        }
         let record =
             OutRecord { output: Output::Events, sequence, key: Some(key.into_bytes()), value: Some(value), headers };
         if record.bytes() > EVENT_BYTES_MAX {
@@ -181,10 +263,10 @@ impl<'a, S: Service> Decision<'a, S> {
                 about.key
             )));
         }
-        self.records.push(record);
-        self.sequences[0] = sequence;
+        self.decided.records.push(record);
+        self.decided.sequences[0] = sequence;
         if let Some(command) = about.command {
-            self.taken.push(TakenCommand {
+            self.decided.taken.push(TakenCommand {
                 command,
                 partition: self.owned.partition,
                 sequence,
@@ -196,16 +278,6 @@ impl<'a, S: Service> Decision<'a, S> {
         }
         let recorded = Recorded { event, id: EventId(id), sequence, at: self.now };
         service.evolve(states, &recorded);
-        Ok(())
-    }
-
-    fn bury(&mut self, record: &Record, death: &Death) -> Result<(), BatchError> {
-        let id = self.issue()?;
-        let sequence = self.sequences[2] + 1;
-        let scribe = Scribe { service: self.shared.description.name, instance: &self.shared.instance, now: self.now };
-        self.records.push(dead::letter(scribe, id, sequence, record, death));
-        self.sequences[2] = sequence;
-        self.shared.meters.dead.inc();
         Ok(())
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Effects {
     unacknowledged: VecDeque<(i64, Name)>,
     /// Everything that waits for a time.
     timed: BTreeSet<(Timestamp, Name)>,
+    /// What would start but for something held of its key.
+    resting: HashMap<i64, Vec<Name>>,
 }
 
 /// How long until the next try, `jitter` in [0, 1): full jitter over a doubling delay.
@@ -78,8 +80,16 @@ impl Effects {
         }
     }
 
-    /// The effects that may start now; they count as running. `horizon`: up to when all inputs are read.
-    pub(crate) fn start(&mut self, acked: i64, now: Timestamp, horizon: Timestamp, most: usize) -> Vec<EffectMark> {
+    /// The effects that may start now; they count as running. `horizon`: up to when all inputs are read. `rests` tells the
+    /// keys whose effects wait for a release.
+    pub(crate) fn start(
+        &mut self,
+        acked: i64,
+        now: Timestamp,
+        horizon: Timestamp,
+        most: usize,
+        rests: impl Fn(i64) -> bool,
+    ) -> Vec<EffectMark> {
         while let Some((sequence, name)) = self.unacknowledged.front().copied()
             && sequence <= acked
         {
@@ -98,7 +108,9 @@ impl Effects {
             let Some(open) = self.open.get_mut(&name).filter(|open| !open.running) else {
                 continue;
             };
-            if open.mark.not_before.is_some_and(|not_before| not_before > horizon) {
+            if rests(name.0) {
+                self.resting.entry(name.0).or_default().push(name);
+            } else if open.mark.not_before.is_some_and(|not_before| not_before > horizon) {
                 later.push((time, name));
             } else if open.mark.set_by.sequence > acked {
                 self.unacknowledged.push_back((open.mark.set_by.sequence, name));
@@ -109,6 +121,17 @@ impl Effects {
         }
         self.timed.extend(later);
         started
+    }
+
+    /// Effects of this key that rested may start.
+    pub(crate) fn release(&mut self, key: i64, now: Timestamp) {
+        let names = self.resting.remove(&key).unwrap_or_default();
+        self.timed.extend(names.into_iter().map(|name| (now, name)));
+    }
+
+    /// True when a row remembers the tries of an effect as it is asked for now.
+    pub(crate) fn is_stored(&self, mark: &EffectMark) -> bool {
+        self.is_current(mark) && self.open.get(&(mark.key, mark.kind)).is_some_and(|open| open.stored)
     }
 
     /// The facts of the next try of a running effect.
@@ -174,17 +197,17 @@ mod tests {
     fn nothing_starts_before_its_event_is_acknowledged() {
         let mut effects = Effects::default();
         effects.set(vec![mark(1, 5), mark(2, 6)]);
-        assert_eq!(effects.start(4, NOW, NOW, 10), vec![]);
-        assert_eq!(effects.start(5, NOW, NOW, 10), vec![mark(1, 5)]);
-        assert_eq!(effects.start(9, NOW, NOW, 10), vec![mark(2, 6)]);
-        assert_eq!(effects.start(9, NOW, NOW, 10), vec![], "started once");
+        assert_eq!(effects.start(4, NOW, NOW, 10, |_| false), vec![]);
+        assert_eq!(effects.start(5, NOW, NOW, 10, |_| false), vec![mark(1, 5)]);
+        assert_eq!(effects.start(9, NOW, NOW, 10, |_| false), vec![mark(2, 6)]);
+        assert_eq!(effects.start(9, NOW, NOW, 10, |_| false), vec![], "started once");
     }
 
     #[test]
     fn only_this_owners_first_try_excludes_an_earlier_call() {
         let mut effects = Effects::default();
         effects.set(vec![mark(1, 1)]);
-        effects.start(1, NOW, NOW, 10);
+        effects.start(1, NOW, NOW, 10, |_| false);
         assert!(!effects.attempt((1, "charge"), NOW).unwrap().may_have_called);
         effects.again((1, "charge"), NOW, true, true);
         let second = effects.attempt((1, "charge"), NOW).unwrap();
@@ -198,9 +221,9 @@ mod tests {
     fn restored_effects_wait_for_their_event_and_their_time() {
         let stored = StoredTry { key: 2, kind: "charge".to_owned(), attempts: 3, next_try_at: Timestamp(5_000) };
         let mut effects = Effects::restored(vec![mark(1, 9), mark(2, 1)], &[stored]);
-        assert_eq!(effects.start(8, NOW, NOW, 10), vec![]);
-        assert_eq!(effects.start(9, NOW, NOW, 10), vec![mark(1, 9)]);
-        assert_eq!(effects.start(9, Timestamp(5_000), NOW, 10), vec![mark(2, 1)]);
+        assert_eq!(effects.start(8, NOW, NOW, 10, |_| false), vec![]);
+        assert_eq!(effects.start(9, NOW, NOW, 10, |_| false), vec![mark(1, 9)]);
+        assert_eq!(effects.start(9, Timestamp(5_000), NOW, 10, |_| false), vec![mark(2, 1)]);
         assert_eq!(effects.attempt((2, "charge"), NOW).unwrap().number, 4);
     }
 
@@ -209,9 +232,19 @@ mod tests {
         let timed = EffectMark { not_before: Some(Timestamp(500)), ..mark(1, 1) };
         let mut effects = Effects::default();
         effects.set(vec![timed]);
-        assert_eq!(effects.start(1, NOW, Timestamp(499), 10), vec![]);
+        assert_eq!(effects.start(1, NOW, Timestamp(499), 10, |_| false), vec![]);
         assert_eq!(effects.next_not_before(NOW), Some(Timestamp(500)));
-        assert_eq!(effects.start(1, NOW, Timestamp(500), 10), vec![timed]);
+        assert_eq!(effects.start(1, NOW, Timestamp(500), 10, |_| false), vec![timed]);
+    }
+
+    #[test]
+    fn effects_of_a_held_key_rest_until_its_release() {
+        let mut effects = Effects::default();
+        effects.set(vec![mark(1, 1), mark(2, 2)]);
+        assert_eq!(effects.start(2, NOW, NOW, 10, |key| key == 1), vec![mark(2, 2)]);
+        assert_eq!(effects.next_time(), None);
+        effects.release(1, NOW);
+        assert_eq!(effects.start(2, NOW, NOW, 10, |_| false), vec![mark(1, 1)]);
     }
 
     #[test]

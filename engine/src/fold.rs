@@ -1,9 +1,10 @@
 //! The fold of a service's own topics into a projection: what a rebuild and a verification share.
 //!
 //! The readers' rule: the next sequence is taken, repeats and strange records are passed over, a hole stops. Nothing is
-//! decided, published or called. Only events change the projection; retry and dlq records are carriers of their causes.
+//! decided, published or called. Events change the projection; letters on retry and dlq say what is held and dead, and the
+//! events then say what of that is through. All of them are carriers of their causes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -16,8 +17,11 @@ use events::time::Timestamp;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::batch_store::{self, TakenCommand};
+use crate::held::Row;
+use crate::held_store;
 use crate::intake::Place;
 use crate::kafka::Kafka;
+use crate::letter;
 use crate::model;
 use crate::own_log::{self, Partition, Reader};
 use crate::record::{Output, Record};
@@ -66,6 +70,14 @@ pub struct Folded {
     pub strange: Vec<(String, i32, i64)>,
 }
 
+/// Records that letters of one partition number name: topic and offset.
+#[derive(Debug, Default)]
+struct Held {
+    /// Not settled yet.
+    open: HashSet<(String, i64)>,
+    settled: HashSet<(String, i64)>,
+}
+
 impl<S: Service> Fold<'_, S> {
     fn topics(&self) -> [String; 3] {
         let description = self.service.describe();
@@ -90,65 +102,110 @@ impl<S: Service> Fold<'_, S> {
         tokio::task::spawn_blocking(ask).await.context("asking for ends")?
     }
 
-    /// Folds everything up to the present ends, or per partition up to these sequences of the events topic.
+    /// Folds everything up to the present ends, or per partition up to these sequences of the own topics.
     ///
     /// # Errors
     /// When the log has a hole or cannot be read, an event cannot be decoded, or Postgres fails.
-    pub async fn run(&self, upto: Option<&HashMap<i32, i64>>, progress: Progress<'_>) -> anyhow::Result<Folded> {
+    pub async fn run(&self, upto: Option<&HashMap<i32, [i64; 3]>>, progress: Progress<'_>) -> anyhow::Result<Folded> {
         let ends = self.ends().await?;
         let total = ends.values().map(|(low, high)| u64::try_from(high - low).unwrap_or(0)).sum();
         let mut folded = Folded::default();
         let mut done = 0;
         for partition in 0..self.kafka.partitions {
             folded.partitions.entry(partition).or_default();
-            let own = ends.iter().filter(|((_, number), _)| *number == partition);
-            let ranges: Vec<_> = own.map(|(place, (low, high))| (place.clone(), *low, *high)).collect();
-            let kafka = Arc::clone(self.kafka);
-            let open = move || Reader::open(&kafka, &ranges);
-            let mut reader = tokio::task::spawn_blocking(open).await.context("opening the log")??;
-            loop {
-                let (back, records) = model::chunk(reader).await?;
-                reader = back;
-                if records.is_empty() {
-                    break;
+            let most = upto.map_or([i64::MAX; 3], |upto| upto.get(&partition).copied().unwrap_or_default());
+            let mut held = Held::default();
+            // Letters first: which of their records are through is then known from the events.
+            for output in [Output::Retry, Output::Dlq, Output::Events] {
+                let place = (self.topics()[output.place()].clone(), partition);
+                let (low, high) = ends[&place];
+                if low == high {
+                    continue;
                 }
-                done += records.len() as u64;
-                let most = upto.map_or(i64::MAX, |upto| upto.get(&partition).copied().unwrap_or(0));
-                self.take(&mut folded, partition, records, most).await?;
-                progress(done, total);
+                let (kafka, range) = (Arc::clone(self.kafka), [(place, low, high)]);
+                let open = move || Reader::open(&kafka, &range);
+                let mut reader = tokio::task::spawn_blocking(open).await.context("opening the log")??;
+                loop {
+                    let (back, records) = model::chunk(reader).await?;
+                    reader = back;
+                    if records.is_empty() {
+                        break;
+                    }
+                    done += records.len() as u64;
+                    let records = next_ones(&mut folded, output, records, most[output.place()])?;
+                    match output {
+                        Output::Events => self.events(&mut folded, &mut held, partition, records).await?,
+                        Output::Retry | Output::Dlq => self.letters(&mut held, partition, records).await?,
+                    }
+                    progress(done, total);
+                }
             }
+            self.settle(partition, &held.settled.into_iter().collect::<Vec<_>>()).await?;
         }
         Ok(folded)
     }
 
-    async fn take(&self, folded: &mut Folded, partition: i32, records: Vec<Record>, most: i64) -> anyhow::Result<()> {
-        let topics = self.topics();
-        let mut events = Vec::new();
-        for record in records {
-            let index = topics.iter().position(|topic| **topic == *record.topic).context("a foreign topic")?;
-            let Some(sequence) = envelope::sequence(&record.headers) else {
-                folded.strange.push((record.topic.to_string(), record.partition, record.offset));
+    /// Letters of one topic, in order.
+    async fn letters(&self, held: &mut Held, partition: i32, records: Vec<(i64, Record)>) -> anyhow::Result<()> {
+        let mut rows = Vec::<Row>::new();
+        let mut at = HashMap::new();
+        for (sequence, record) in records {
+            let place = || format!("{}/{partition} offset {}", record.topic, record.offset);
+            let told = letter::read(&record.headers, record.key.as_ref(), record.value.as_ref());
+            let told = told.with_context(|| format!("{} is no letter of this build", place()))?;
+            let source = (told.record.topic.to_string(), told.record.offset);
+            let Some(row) = Row::told(told, sequence) else {
+                held.open.remove(&source);
+                held.settled.insert(source);
                 continue;
             };
-            let state = folded.partitions.entry(partition).or_default();
-            let output = &mut state.outputs[index];
-            if sequence <= output.sequence || (index == 0 && sequence > most) {
+            if held.settled.contains(&source) {
                 continue;
             }
-            if sequence != output.sequence + 1 {
-                bail!(
-                    "a hole in {}/{partition}: sequence {sequence} follows {} at offset {}; restore the topic first",
-                    record.topic,
-                    output.sequence,
-                    record.offset
-                );
+            // One row per record, and the number is that of its first letter.
+            match at.get(&source) {
+                Some(known) => {
+                    let known: &mut Row = &mut rows[*known];
+                    *known = Row { number: known.number, first_at: known.first_at, ..row };
+                }
+                None => {
+                    at.insert(source.clone(), rows.len());
+                    rows.push(row);
+                }
             }
-            *output = OutputState { sequence, acked_sequence: sequence, acked_offset: record.offset };
-            note_cause(state, &record);
-            note_id(&mut folded.id_marks, &record);
-            if index == 0 {
-                events.push(self.decode(&record, sequence)?);
+            held.open.insert(source);
+        }
+        let mut conn = self.pool.acquire().await?;
+        let mut tx = conn.begin().await?;
+        for rows in rows.chunks(self.batch_max) {
+            held_store::save(&mut tx, rows).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn settle(&self, partition: i32, settled: &[(String, i64)]) -> anyhow::Result<()> {
+        let mut conn = self.pool.acquire().await?;
+        held_store::settle(&mut conn, partition, settled).await?;
+        Ok(())
+    }
+
+    async fn events(
+        &self,
+        folded: &mut Folded,
+        held: &mut Held,
+        partition: i32,
+        records: Vec<(i64, Record)>,
+    ) -> anyhow::Result<()> {
+        let mut events = Vec::with_capacity(records.len());
+        for (sequence, record) in records {
+            if let Some(Cause::Record(cause)) = cause_of(&record) {
+                let source = (cause.topic.to_string(), cause.offset);
+                if held.open.remove(&source) {
+                    held.settled.insert(source);
+                }
             }
+            events.push(self.decode(&record, sequence)?);
         }
         folded.events += events.len() as u64;
         let mut rest = events;
@@ -186,6 +243,45 @@ impl<S: Service> Fold<'_, S> {
     }
 }
 
+/// Those of the records that a reader takes, with their sequences; what they say of their causes and IDs is noted.
+fn next_ones(
+    folded: &mut Folded,
+    output: Output,
+    records: Vec<Record>,
+    most: i64,
+) -> anyhow::Result<Vec<(i64, Record)>> {
+    let mut taken = Vec::with_capacity(records.len());
+    for record in records {
+        let Some(sequence) = envelope::sequence(&record.headers) else {
+            folded.strange.push((record.topic.to_string(), record.partition, record.offset));
+            continue;
+        };
+        let state = folded.partitions.entry(record.partition).or_default();
+        let reached = &mut state.outputs[output.place()];
+        if sequence <= reached.sequence || sequence > most {
+            continue;
+        }
+        if sequence != reached.sequence + 1 {
+            bail!(
+                "a hole in {}/{}: sequence {sequence} follows {} at offset {}; restore the topic first",
+                record.topic,
+                record.partition,
+                reached.sequence,
+                record.offset
+            );
+        }
+        *reached = OutputState { sequence, acked_sequence: sequence, acked_offset: record.offset };
+        note_cause(state, &record);
+        note_id(&mut folded.id_marks, &record);
+        taken.push((sequence, record));
+    }
+    Ok(taken)
+}
+
+fn cause_of(record: &Record) -> Option<Cause> {
+    envelope::text(&record.headers, name::CAUSE)?.parse().ok()
+}
+
 async fn evolve<S: Service>(
     service: &S,
     conn: &mut PgConnection,
@@ -216,8 +312,7 @@ async fn evolve<S: Service>(
 
 /// A record is applied, refused or dead: whichever own record names it as its cause, it is not read again.
 fn note_cause(state: &mut FoldedPartition, record: &Record) {
-    let cause = envelope::text(&record.headers, name::CAUSE).and_then(|text| text.parse().ok());
-    if let Some(Cause::Record(position)) = cause {
+    if let Some(Cause::Record(position)) = cause_of(record) {
         if let Some(sequence) = position.sequence {
             let behind = state.sequenced.entry(position.topic.to_string()).or_insert(0);
             *behind = (*behind).max(position.offset + 1);

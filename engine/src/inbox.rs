@@ -7,9 +7,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::batch::{Item, What};
 use crate::feed::Feed;
-use crate::intake::{self, Denied, Place, Verdict};
+use crate::intake::{self, Place, Verdict};
+use crate::item::{Item, What};
+use crate::letter::{Class, Flaw};
 use crate::record::Record;
 use crate::registry::Known;
 use crate::service::Service;
@@ -71,6 +72,10 @@ impl<S: Service> Inbox<S> {
         Some(if presses { since } else { since + PASSED_WAIT })
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
     /// True while a record waits whose schema is not known here.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked_until.is_some()
@@ -98,6 +103,12 @@ impl<S: Service> Inbox<S> {
         self.waiting_since.get_or_insert_with(Instant::now);
     }
 
+    /// Puts an item before all others.
+    pub(crate) fn put_first(&mut self, item: Item<S::Input>) {
+        self.count_in(&item);
+        self.ready.push_front(item);
+    }
+
     /// The next items, at most so many.
     pub(crate) fn take(&mut self, most: usize) -> Vec<Item<S::Input>> {
         let count = self.ready.len().min(most);
@@ -111,8 +122,7 @@ impl<S: Service> Inbox<S> {
     /// Their batch did not commit.
     pub(crate) fn put_back(&mut self, items: Vec<Item<S::Input>>) {
         for item in items.into_iter().rev() {
-            self.count_in(&item);
-            self.ready.push_front(item);
+            self.put_first(item);
         }
     }
 
@@ -154,13 +164,13 @@ impl<S: Service> Inbox<S> {
         let service = self.shared.service.as_ref();
         let (verdict, moved) = intake::judge(service, &self.shared.codec, input, partitions, place, &record);
         let what = match verdict {
-            Verdict::Input(input) => What::Record(input),
+            Verdict::Input(meaning) => What::Record(Box::new(meaning.of(record))),
             Verdict::Passed => What::Passed,
             Verdict::Repeat => {
                 self.shared.meters.repeats.inc();
                 What::Passed
             }
-            Verdict::Dead(death) => What::Dead(Box::new(record), death),
+            Verdict::Dead(flaw) | Verdict::Undecodable(flaw) => flawed(record, flaw),
             Verdict::Stop(reason) => {
                 self.fatal = Some(reason);
                 return false;
@@ -181,15 +191,9 @@ impl<S: Service> Inbox<S> {
     }
 
     /// Asks the registry about a schema that this build does not know. `None`: the record waits.
-    async fn unknown(&mut self, schema: u32, denied: Denied, record: Record) -> Option<What<S::Input>> {
+    async fn unknown(&mut self, schema: u32, denied: Flaw, record: Record) -> Option<What<S::Input>> {
         let waits = match self.shared.registry.known(schema).await {
-            Known::No => match denied {
-                Denied::Dead(death) => return Some(What::Dead(Box::new(record), death)),
-                Denied::Stop(reason) => {
-                    self.fatal = Some(reason);
-                    return None;
-                }
-            },
+            Known::No => return Some(flawed(record, denied)),
             Known::Yes { subject } => {
                 format!("schema {schema} ({subject}) is newer than this build: upgrade me")
             }
@@ -201,5 +205,12 @@ impl<S: Service> Inbox<S> {
         self.blocked_until = Some(Instant::now() + BLOCKED);
         self.peeked = Some(record);
         None
+    }
+}
+
+fn flawed<I>(record: Record, flaw: Flaw) -> What<I> {
+    match flaw.class {
+        Class::Strange | Class::Poison => What::Dead(Box::new(record), flaw),
+        Class::Undecodable | Class::Failed | Class::Waiting => What::Undecodable(Box::new(record), flaw),
     }
 }

@@ -11,8 +11,10 @@ use events::partition::partition_of;
 use events::record::CommandRef;
 use events::time::Timestamp;
 
+use crate::held::key_number;
+use crate::letter::{Class, Flaw};
 use crate::record::Record;
-use crate::service::{InputTopic, Service, TopicKind};
+use crate::service::{Decoded, InputTopic, Service, TopicKind};
 
 /// Where a processor stands in one input partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,22 +25,15 @@ pub struct Place {
     pub last_sequence: i64,
 }
 
-/// A record that is not applied, but kept as a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Death {
-    /// `strange` or `poison`.
-    pub(crate) class: &'static str,
-    /// Stable code, upper case.
-    pub(crate) code: &'static str,
-    /// For people.
-    pub(crate) message: String,
-}
-
 /// A record to decide on.
 #[derive(Debug)]
 pub(crate) struct Input<I> {
     /// What the service makes of it.
     pub(crate) input: I,
+    /// The aggregate's ID.
+    pub(crate) key: i64,
+    /// The record itself, to be kept when it cannot be applied.
+    pub(crate) record: Record,
     /// Where it lies.
     pub(crate) position: Position,
     /// Its `ce_id`, the cause of what follows.
@@ -53,31 +48,52 @@ pub(crate) struct Input<I> {
 #[derive(Debug)]
 pub(crate) enum Verdict<I> {
     /// Decide on it.
-    Input(Box<Input<I>>),
+    Input(Meaning<I>),
     /// Taken, but of no interest here.
     Passed,
     /// Seen before; nothing moves but the offset.
     Repeat,
-    /// Dead at once.
-    Dead(Death),
+    /// Dead at once, and nothing waits for it.
+    Dead(Flaw),
+    /// The next record of another service's topic, which cannot be read: dead, and its key waits.
+    Undecodable(Flaw),
     /// Its schema is unknown here: the registry must say whether it exists.
     Unknown {
         /// The schema ID.
         schema: u32,
-        /// What it is when the registry denies the schema.
-        denied: Denied,
+        /// What is wrong with it when the registry denies the schema.
+        denied: Flaw,
     },
     /// The processor stops: applying anything behind this record would lose or reorder something.
     Stop(String),
 }
 
-/// What a record is whose schema the registry denies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Denied {
-    /// A command: dead.
-    Dead(Death),
-    /// The next record of an own topic: the processor stops.
-    Stop(String),
+/// What a record means, without the record.
+#[derive(Debug)]
+pub(crate) struct Meaning<I> {
+    decoded: Decoded<I>,
+    sequence: Option<i64>,
+}
+
+impl<I> Meaning<I> {
+    /// The two together.
+    pub(crate) fn of(self, record: Record) -> Input<I> {
+        let Self { decoded, sequence } = self;
+        let text = |name| envelope::text(&record.headers, name);
+        let id = match &decoded.command {
+            Some(command) => Some(command.command_id.0),
+            None => text(envelope::name::ID).and_then(|id| id.parse().ok()),
+        };
+        Input {
+            input: decoded.input,
+            key: decoded.key,
+            position: position(&record, sequence),
+            id,
+            traceparent: text(envelope::name::TRACEPARENT).filter(|text| text.len() <= 64).map(str::to_owned),
+            command: decoded.command,
+            record,
+        }
+    }
 }
 
 fn next(place: Place, record: &Record, last_sequence: i64) -> Place {
@@ -112,7 +128,7 @@ fn judge_event<S: Service>(
     let moved = next(place, record, place.last_sequence);
     let Some(sequence) = envelope::sequence(&record.headers) else {
         let message = "no valid ce_sequence: no processor wrote this record".to_owned();
-        return (Verdict::Dead(Death { class: "strange", code: "NO_SEQUENCE", message }), moved);
+        return (Verdict::Dead(Flaw { class: Class::Strange, code: "NO_SEQUENCE".into(), message }), moved);
     };
     if sequence <= place.last_sequence {
         return (Verdict::Repeat, moved);
@@ -124,25 +140,53 @@ fn judge_event<S: Service>(
         );
         return (Verdict::Stop(reason), place);
     }
-    let taken = next(place, record, sequence);
-    let verdict = match decode(service, codec, topic, record) {
-        Ok(_) if let Some((said, found)) = another_type(service, codec, topic, record) => {
-            Verdict::Stop(format!("{}: it says that it is a {said}, but holds a {found}", at(record)))
-        }
+    (read_event(service, codec, topic, sequence, record), next(place, record, sequence))
+}
+
+/// What a record of another service's topic means, in whatever order it comes.
+fn read_event<S: Service>(
+    service: &S,
+    codec: &Codec,
+    topic: InputTopic,
+    sequence: i64,
+    record: &Record,
+) -> Verdict<S::Input> {
+    let undecodable = |code, message| Flaw { class: Class::Undecodable, code, message };
+    match decode(service, codec, topic, record) {
+        Ok(_) if let Some((said, found)) = another_type(service, codec, topic, record) => Verdict::Undecodable(
+            undecodable("WRONG_TYPE".into(), format!("it says that it is a {said}, but holds a {found}")),
+        ),
         Ok(None) => Verdict::Passed,
-        Ok(Some(decoded)) if key_number(record) != Some(decoded.key) => Verdict::Stop(format!(
-            "{}: its key is not the {} in its value, so its writer broke a rule",
-            at(record),
-            decoded.key
-        )),
-        Ok(Some(decoded)) => input(record, decoded, Some(sequence)),
-        Err(DecodeError::UnknownSchema(schema)) => {
-            let denied = Denied::Stop(format!("{}: schema {schema} is unknown to the registry too", at(record)));
-            Verdict::Unknown { schema, denied }
+        Ok(Some(decoded)) if key_number(record) != Some(decoded.key) => {
+            let message = format!("its key is not {}, the ID in its value", decoded.key);
+            Verdict::Undecodable(undecodable("WRONG_KEY".into(), message))
         }
-        Err(error) => Verdict::Stop(format!("{}: cannot be decoded: {error}", at(record))),
-    };
-    (verdict, taken)
+        Ok(Some(decoded)) => Verdict::Input(Meaning { decoded, sequence: Some(sequence) }),
+        Err(DecodeError::UnknownSchema(schema)) => {
+            let message = format!("the registry has no schema {schema}");
+            Verdict::Unknown { schema, denied: undecodable("UNKNOWN_SCHEMA".into(), message) }
+        }
+        Err(error) => Verdict::Undecodable(undecodable(code(&error).into(), error.to_string())),
+    }
+}
+
+/// Judges a record that was kept: its place in the order is known, what it means may have changed.
+pub(crate) fn judge_again<S: Service>(
+    service: &S,
+    codec: &Codec,
+    topic: InputTopic,
+    partitions: i32,
+    sequence: Option<i64>,
+    record: &Record,
+) -> Verdict<S::Input> {
+    match (topic.kind, sequence) {
+        (TopicKind::Events, Some(sequence)) => read_event(service, codec, topic, sequence, record),
+        (TopicKind::Events, None) => {
+            let message = "no valid ce_sequence: no processor wrote this record".to_owned();
+            Verdict::Dead(Flaw { class: Class::Strange, code: "NO_SEQUENCE".into(), message })
+        }
+        (TopicKind::Commands, _) => judge_command(service, codec, topic, partitions, record),
+    }
 }
 
 fn judge_command<S: Service>(
@@ -152,7 +196,8 @@ fn judge_command<S: Service>(
     partitions: i32,
     record: &Record,
 ) -> Verdict<S::Input> {
-    let strange = |code, message| Verdict::Dead(Death { class: "strange", code, message });
+    let dead = |class, code: &'static str, message| Verdict::Dead(Flaw { class, code: code.into(), message });
+    let strange = |code, message| dead(Class::Strange, code, message);
     match decode(service, codec, topic, record) {
         Ok(_) if let Some((said, found)) = another_type(service, codec, topic, record) => {
             strange("WRONG_TYPE", format!("it says that it is a {said}, but holds a {found}"))
@@ -166,16 +211,26 @@ fn judge_command<S: Service>(
             if home != record.partition {
                 return strange("WRONG_PARTITION", format!("its key belongs on partition {home}"));
             }
-            input(record, decoded, None)
+            if decoded.command.as_ref().is_some_and(holds_nul) {
+                let message =
+                    "its caller, key hash or fingerprint holds a NUL, which Postgres does not store".to_owned();
+                return dead(Class::Poison, "DAMAGED", message);
+            }
+            Verdict::Input(Meaning { decoded, sequence: None })
         }
         Ok(None) => strange("NO_COMMAND", "a commands topic holds commands only".to_owned()),
         Err(DecodeError::UnknownSchema(schema)) => {
             let message = format!("the registry has no schema {schema}");
-            let death = Death { class: "poison", code: "UNKNOWN_SCHEMA", message };
-            Verdict::Unknown { schema, denied: Denied::Dead(death) }
+            let denied = Flaw { class: Class::Poison, code: "UNKNOWN_SCHEMA".into(), message };
+            Verdict::Unknown { schema, denied }
         }
-        Err(error) => Verdict::Dead(Death { class: "poison", code: poison_code(&error), message: error.to_string() }),
+        Err(error) => dead(Class::Poison, code(&error), error.to_string()),
     }
+}
+
+fn holds_nul(command: &CommandRef) -> bool {
+    let texts = [&command.caller, &command.key_hash, &command.fingerprint];
+    texts.into_iter().flatten().any(|text| text.contains('\0'))
 }
 
 fn decode<S: Service>(
@@ -183,7 +238,7 @@ fn decode<S: Service>(
     codec: &Codec,
     topic: InputTopic,
     record: &Record,
-) -> Result<Option<crate::service::Decoded<S::Input>>, DecodeError> {
+) -> Result<Option<Decoded<S::Input>>, DecodeError> {
     let value = record.value.as_deref().ok_or(DecodeError::Null)?;
     let written = envelope::text(&record.headers, envelope::name::TIME);
     let at = written.and_then(|text| Timestamp::parse(text).ok()).unwrap_or(record.timestamp);
@@ -202,35 +257,12 @@ fn another_type<'a, S: Service>(
     (said != found).then_some((said, found))
 }
 
-fn input<I>(record: &Record, decoded: crate::service::Decoded<I>, sequence: Option<i64>) -> Verdict<I> {
-    let text = |name| envelope::text(&record.headers, name);
-    let id = match &decoded.command {
-        Some(command) => Some(command.command_id.0),
-        None => text(envelope::name::ID).and_then(|id| id.parse().ok()),
-    };
-    Verdict::Input(Box::new(Input {
-        input: decoded.input,
-        position: position(record, sequence),
-        id,
-        traceparent: text(envelope::name::TRACEPARENT).filter(|text| text.len() <= 64).map(str::to_owned),
-        command: decoded.command,
-    }))
-}
-
 /// Where a record lies.
 pub(crate) fn position(record: &Record, sequence: Option<i64>) -> Position {
     Position { topic: Arc::clone(&record.topic), partition: record.partition, offset: record.offset, sequence }
 }
 
-fn key_number(record: &Record) -> Option<i64> {
-    std::str::from_utf8(record.key.as_deref()?).ok()?.parse().ok()
-}
-
-fn at(record: &Record) -> String {
-    format!("{}/{} offset {}", record.topic, record.partition, record.offset)
-}
-
-fn poison_code(error: &DecodeError) -> &'static str {
+fn code(error: &DecodeError) -> &'static str {
     match error {
         DecodeError::Null => "NULL_VALUE",
         DecodeError::NotAvro => "NOT_AVRO",

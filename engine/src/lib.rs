@@ -8,6 +8,7 @@
 //!
 //! The engine knows no business word. No other crate names rdkafka (tools and e2e aside).
 
+mod acts;
 pub mod append;
 mod assignment;
 pub mod barriers;
@@ -16,15 +17,19 @@ mod batch_store;
 mod calls;
 pub mod clock;
 mod consumer;
-mod dead;
 mod decision;
+pub mod desk;
 mod effects;
 mod feed;
 pub mod fold;
+mod held;
+mod held_store;
 mod inbox;
 mod intake;
+mod item;
 pub mod kafka;
 pub mod lease;
+mod letter;
 mod meters;
 pub mod migrate;
 mod model;
@@ -45,6 +50,7 @@ pub mod service;
 mod shared;
 pub mod status;
 mod store;
+mod storm;
 mod timers;
 pub mod topics;
 mod turns;

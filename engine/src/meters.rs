@@ -17,6 +17,9 @@ pub struct Meters {
     pub(crate) events: Counter,
     pub(crate) repeats: Counter,
     pub(crate) dead: Counter,
+    pub(crate) held: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) storms: Counter,
     pub(crate) published: Counter,
     pub(crate) timers: Counter,
     pub(crate) effect_tries: Counter,
@@ -38,6 +41,9 @@ impl Meters {
             events: Counter::default(),
             repeats: Counter::default(),
             dead: Counter::default(),
+            held: Counter::default(),
+            retries: Counter::default(),
+            storms: Counter::default(),
             published: Counter::default(),
             timers: Counter::default(),
             effect_tries: Counter::default(),
@@ -54,6 +60,13 @@ impl Meters {
         engine.register("events", "Own records decided", meters.events.clone());
         engine.register("repeats", "Records seen before and dropped", meters.repeats.clone());
         engine.register("dead", "Records kept as dead letters", meters.dead.clone());
+        engine.register(
+            "held",
+            "Records held because they, or one before them, cannot be applied",
+            meters.held.clone(),
+        );
+        engine.register("retries", "Attempts to apply a held record", meters.retries.clone());
+        engine.register("storms", "Pauses because most records failed, and trials that failed", meters.storms.clone());
         engine.register("published", "Own records acknowledged by Kafka", meters.published.clone());
         engine.register("timers", "Timers fired", meters.timers.clone());
         engine.register("effect_tries", "Tries of effects", meters.effect_tries.clone());

@@ -114,15 +114,15 @@ async fn apply<S: Service>(
     records: Vec<Record>,
 ) -> anyhow::Result<Place> {
     let mut inputs = Vec::new();
-    for record in &records {
+    for record in records {
         if envelope::sequence(&record.headers).is_none() {
             at.next_offset = record.offset + 1;
             continue;
         }
-        let (verdict, moved) = intake::judge(service.as_ref(), codec, input, kafka.partitions, at, record);
+        let (verdict, moved) = intake::judge(service.as_ref(), codec, input, kafka.partitions, at, &record);
         match verdict {
-            Verdict::Input(fact) => inputs.push(fact.input),
-            Verdict::Passed | Verdict::Repeat | Verdict::Dead(_) => {}
+            Verdict::Input(meaning) => inputs.push(meaning.of(record).input),
+            Verdict::Passed | Verdict::Repeat | Verdict::Dead(_) | Verdict::Undecodable(_) => {}
             Verdict::Stop(reason) => bail!(reason),
             Verdict::Unknown { schema, .. } => bail!("schema {schema} is not known to this build"),
         }

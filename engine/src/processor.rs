@@ -3,7 +3,10 @@
 //! It never sleeps while there is something to do, and holds nothing that a new owner could not read from Postgres.
 //! Who owns which processor is [`crate::assignment`]'s; the transaction itself is [`crate::batch`]'s.
 
-use std::collections::HashMap;
+mod commit;
+mod trouble;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,20 +15,22 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::batch::{Batch, BatchError, Committed, Item};
+use crate::batch::Batch;
 use crate::calls::{Calls, Done};
 use crate::effects::Effects;
 use crate::feed::Feed;
+use crate::held::{Queues, Source};
 use crate::inbox::Inbox;
 use crate::intake::Place;
-use crate::outbox::{Progress, Row};
+use crate::outbox::Progress;
 use crate::publisher::Publisher;
-use crate::service::{Service, Window};
+use crate::service::{EffectMark, Service, Window};
 use crate::shared::Shared;
 use crate::status::State;
 use crate::store::{self, OutputState, Owned};
-use crate::timers::{Clock, Ends, Timers};
-use crate::turns::{Returning, Turn};
+use crate::storm::Storm;
+use crate::timers::{Clock, Ends, Rests, Timers};
+use crate::turns::Returning;
 
 /// An idle processor forgets acknowledged outbox rows after this.
 const FORGET_AFTER: Duration = Duration::from_millis(500);
@@ -59,7 +64,18 @@ pub(crate) struct Processor<S: Service> {
     sequences: [i64; 3],
     model: Place,
     inbox: Inbox<S>,
+    held: Queues,
+    /// Held records that are among the items of the inbox.
+    trying: HashSet<Source>,
+    /// Acts of operators about records that are gone.
+    void_acts: Vec<i64>,
+    /// Answers whose key waits for a held record.
+    put_off: HashMap<i64, Vec<(S::Input, EffectMark)>>,
+    /// Timers that cannot be applied.
+    rests: Rests,
+    storm: Storm,
     limit: usize,
+    timer_limit: i64,
     /// Something in a batch is at fault: timers and records go into batches of their own until it is found.
     apart: bool,
     backoff: Duration,
@@ -78,6 +94,7 @@ pub(crate) struct Prepared {
     pub(crate) places: HashMap<String, Place>,
     pub(crate) publisher: Publisher,
     pub(crate) effects: Effects,
+    pub(crate) held: Queues,
     pub(crate) timers: Timers,
     pub(crate) clock: Clock,
     pub(crate) sequences: [i64; 3],
@@ -101,7 +118,14 @@ impl<S: Service> Processor<S> {
             sequences: prepared.sequences,
             model: prepared.model,
             inbox,
+            held: prepared.held,
+            trying: HashSet::new(),
+            void_acts: Vec::new(),
+            put_off: HashMap::new(),
+            rests: Rests::default(),
+            storm: Storm::default(),
             limit,
+            timer_limit: i64::MAX,
             apart: false,
             backoff: BACKOFF_MIN,
             // What an earlier owner left, or did not come to forget, goes with the first batch.
@@ -139,18 +163,30 @@ impl<S: Service> Processor<S> {
             self.acknowledged(&progress);
             let now = self.clock.now();
             self.collect(now);
-            if self.publisher.has_room(&progress) {
+            if self.shared.resume.take(partition) {
+                self.storm.resume();
+            }
+            if let Err(ended) = self.try_held(now).await {
+                return ended;
+            }
+            if self.rests.end(now) {
+                self.timers.look(now);
+            }
+            let takes = self.takes_in(&progress);
+            if takes {
                 self.inbox.judge(self.limit, true).await;
             }
             self.ask_for_ends(now);
-            if let Err(error) = self.calls.start(progress.events_sequence(), now, self.timers.horizon()).await {
+            let (acked, horizon) = (progress.events_sequence(), self.timers.horizon());
+            if let Err(error) = self.calls.start(acked, now, horizon, &self.held).await {
                 debug!(%error, kafka.partition = partition, "effects wait for the database");
             }
-            let window = self.timers.window(now).filter(|_| !self.inbox.is_blocked());
+            let window = self.timers.window(now).filter(|_| takes && !self.inbox.is_blocked());
+            let window = window.map(|window| Window { limit: window.limit.min(self.timer_limit), ..window });
             if self.has_work(window, &progress) {
                 let turn = self.shared.turns.take(self.returning.take()).await;
                 // What has come while it waited goes along.
-                if self.publisher.has_room(&progress) {
+                if takes {
                     self.inbox.judge(self.limit, false).await;
                 }
                 if let Err(ended) = self.commit(window, &progress, turn).await {
@@ -189,10 +225,19 @@ impl<S: Service> Processor<S> {
         self.inbox.feed.acknowledged(batch, self.owned.batch, &self.places);
     }
 
+    /// True while further records may be taken in; timers rest with them.
+    fn takes_in(&self, progress: &Progress) -> bool {
+        let full = self.held.full();
+        if full.is_some() {
+            self.shared.status.set(self.owned.partition, State::Waiting, full.clone());
+        }
+        full.is_none() && !self.storm.is_paused() && self.publisher.has_room(progress)
+    }
+
     /// Turns results of effects into inputs, and takes in the ends that were asked for.
     fn collect(&mut self, now: Timestamp) {
-        for (input, set_by) in self.calls.answers(now) {
-            self.inbox.push(Item::answer(input, set_by));
+        for (input, mark) in self.calls.answers(now) {
+            self.answer(input, mark);
         }
         while let Ok(ends) = self.ends.1.try_recv() {
             self.timers.answer(ends);
@@ -200,87 +245,19 @@ impl<S: Service> Processor<S> {
     }
 
     fn has_work(&self, window: Option<Window>, progress: &Progress) -> bool {
+        if let Some(trial) = self.storm.next_trial() {
+            return trial <= Instant::now() && !self.inbox.is_empty();
+        }
         let forgettable = progress.acked_batch > self.forgotten_batch && self.last_commit.elapsed() >= FORGET_AFTER;
         let due = self.inbox.due(self.limit).is_some_and(|due| due <= Instant::now());
-        due || window.is_some() || self.calls.must_store() || forgettable
-    }
-
-    async fn commit(&mut self, window: Option<Window>, progress: &Progress, turn: Turn<S::Input>) -> Result<(), Ended> {
-        let items = self.inbox.take(self.limit);
-        let batch = Batch {
-            window: window.filter(|_| !self.apart || items.is_empty()),
-            items,
-            sequences: self.sequences,
-            model: self.model,
-            acked: progress.acked,
-            acked_before: self.acked,
-            acked_batch: progress.acked_batch,
-            acked_batch_before: self.forgotten_batch,
-            scheduling: self.calls.take_scheduling(),
-        };
-        let started = Instant::now();
-        let (batch, result, returning) = turn.run(self.owned, batch).await;
-        self.returning = Some(returning);
-        match result {
-            Ok(committed) => {
-                self.committed(batch, committed, started);
-                Ok(())
-            }
-            Err(BatchError::Fenced) => {
-                self.shared.meters.refused_fences.inc();
-                Err(Ended::Again("another owner got ahead".to_owned()))
-            }
-            Err(BatchError::Unknown(error)) => Err(Ended::Again(format!("a COMMIT has no known outcome: {error}"))),
-            Err(BatchError::Broken(reason)) => Err(Ended::Stopped(reason)),
-            Err(BatchError::Outage(reason)) => {
-                self.put_back(batch);
-                self.wait_out(&reason).await;
-                Ok(())
-            }
-            Err(BatchError::Fault(error)) => self.narrow(batch, None, &format!("Postgres refuses it: {error}")),
-            Err(BatchError::Failure(index, failure)) => self.narrow(batch, Some(index), &failure.to_string()),
-        }
-    }
-
-    fn committed(&mut self, batch: Batch<S::Input>, committed: Committed, started: Instant) {
-        let shared = Arc::clone(&self.shared);
-        self.owned.batch += 1;
-        self.sequences = committed.sequences;
-        self.model = committed.model;
-        self.places.extend(shared.places(&batch.items));
-        self.forgotten_batch = batch.acked_batch;
-        self.acked = batch.acked;
-        self.clock = Clock::new(committed.now);
-        self.timers.set(committed.timer_set);
-        if batch.window.is_some() {
-            self.timers.fired(committed.timers_fired, committed.next_timer, committed.now);
-        }
-        self.calls.set(committed.effects_set);
-        let meters = &shared.meters;
-        meters.batches.inc();
-        meters.inputs.inc_by(batch.items.len() as u64);
-        meters.timers.inc_by(committed.timers_fired as u64);
-        meters.events.inc_by(committed.records.len() as u64);
-        meters.batch_seconds.observe(started.elapsed().as_secs_f64());
-        if !batch.items.is_empty() {
-            #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few hundred inputs")]
-            meters.batch_inputs.observe(batch.items.len() as f64);
-        }
-        if !committed.records.is_empty() {
-            self.publisher.send(Row { batch: self.owned.batch, records: Arc::new(committed.records) });
-        }
-        self.inbox.feed.committed(self.owned.batch, &self.places);
-        self.backoff = BACKOFF_MIN;
-        self.limit = (self.limit * 2).min(shared.settings.batch_max);
-        self.apart &= self.limit < shared.settings.batch_max;
-        self.last_commit = Instant::now();
-        self.tell();
+        due || window.is_some() || self.calls.must_store() || !self.void_acts.is_empty() || forgettable
     }
 
     fn tell(&self) {
         let now = self.clock.now();
         self.shared.status.update(self.owned.partition, |status| {
-            if self.inbox.is_open() {
+            status.held = self.held.len();
+            if self.inbox.is_open() && !self.storm.is_paused() && self.held.full().is_none() {
                 status.state = State::Live;
                 status.reason = None;
             }
@@ -297,26 +274,7 @@ impl<S: Service> Processor<S> {
     fn put_back(&mut self, batch: Batch<S::Input>) {
         self.inbox.put_back(batch.items);
         self.calls.put_back(batch.scheduling);
-    }
-
-    /// Something in the batch is at fault, this item if it is known which: commit what stands before it, then stop at
-    /// it. Nothing is lost.
-    fn narrow(&mut self, batch: Batch<S::Input>, index: Option<usize>, reason: &str) -> Result<(), Ended> {
-        let count = batch.items.len();
-        let mixed = batch.window.is_some() && count > 0;
-        let found = index == Some(0) || (index.is_none() && !mixed && count <= 1);
-        let culprit = batch.items.first().map_or_else(|| "a timer".to_owned(), |item| item.what.describe());
-        self.put_back(batch);
-        if found {
-            return Err(Ended::Stopped(format!("{culprit} cannot be applied: {reason}")));
-        }
-        self.apart = true;
-        self.limit = match index {
-            Some(index) => index,
-            None if mixed => count,
-            None => count / 2,
-        };
-        Ok(())
+        self.void_acts.extend(batch.void_acts);
     }
 
     async fn wait_out(&mut self, reason: &str) {
@@ -334,8 +292,8 @@ impl<S: Service> Processor<S> {
 
     fn take(&mut self, done: Done<S::Input>) {
         let now = self.clock.now();
-        if let Some((input, set_by)) = self.calls.judge(done, now) {
-            self.inbox.push(Item::answer(input, set_by));
+        if let Some((input, mark)) = self.calls.judge(done, now) {
+            self.answer(input, mark);
         }
     }
 
@@ -362,7 +320,9 @@ impl<S: Service> Processor<S> {
         self.tell();
         let mut wait = IDLE_MAX;
         let now = self.clock.now();
-        for time in [self.timers.next_time(), self.calls.next_time()].into_iter().flatten() {
+        let rests = self.rests.next_time();
+        let held = self.held.next_time().filter(|_| self.trying.is_empty());
+        for time in [self.timers.next_time(), self.calls.next_time(), held, rests].into_iter().flatten() {
             let millis = u64::try_from(time.0.saturating_sub(now.0)).unwrap_or(0);
             // Something due that waits for ends or acknowledgements is looked at again soon, not at once.
             wait = wait.min(Duration::from_millis(millis.max(20)));
@@ -373,7 +333,10 @@ impl<S: Service> Processor<S> {
         if let Some(due) = self.inbox.due(self.limit) {
             wait = wait.min(due.saturating_duration_since(Instant::now()));
         }
-        let open = self.inbox.is_open() && self.publisher.has_room(progress);
+        if let Some(trial) = self.storm.next_trial() {
+            wait = wait.min(trial.saturating_duration_since(Instant::now()));
+        }
+        let open = self.inbox.is_open() && self.takes_in(progress);
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = self.inbox.wait(), if open => {}

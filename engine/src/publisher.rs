@@ -147,14 +147,6 @@ struct Sender {
     known: [bool; 3],
 }
 
-fn place(output: Output) -> usize {
-    match output {
-        Output::Events => 0,
-        Output::Retry => 1,
-        Output::Dlq => 2,
-    }
-}
-
 impl Sender {
     async fn run(&mut self, mut inbox: mpsc::UnboundedReceiver<Row>) {
         // A fresh idempotent producer takes up to a second to get its ID: before the first record, not with it.
@@ -194,7 +186,7 @@ impl Sender {
     fn enqueue(&mut self, row: Row) {
         let before = self.queue.len();
         for (index, record) in row.records.iter().enumerate() {
-            if record.sequence > self.progress.acked[place(record.output)].acked_sequence {
+            if record.sequence > self.progress.acked[record.output.place()].acked_sequence {
                 self.queue.push_back(Queued { batch: row.batch, records: Arc::clone(&row.records), index });
             } else {
                 self.progress.through.add(record);
@@ -210,7 +202,7 @@ impl Sender {
     /// know the producer yet.
     fn chunk_length(&self) -> usize {
         let output = self.queue[0].record().output;
-        if !self.known[place(output)] {
+        if !self.known[output.place()] {
             return 1;
         }
         let mut bytes = 0;
@@ -267,7 +259,7 @@ impl Sender {
 
     fn outgoing<'a>(&'a self, record: &'a OutRecord) -> Outgoing<'a> {
         BaseRecord {
-            topic: &self.topics[place(record.output)],
+            topic: &self.topics[record.output.place()],
             partition: Some(self.partition),
             payload: record.value.as_deref(),
             key: record.key.as_deref(),
@@ -280,14 +272,14 @@ impl Sender {
     /// Offsets that do not follow the known end mean that somebody else wrote: harmless when it is a former owner's
     /// repeat, a fork of the sequence otherwise (H12).
     async fn check_offsets(&mut self, output: Output, offsets: &[i64]) -> Result<(), Trouble> {
-        let from = self.next_offsets[place(output)];
+        let from = self.next_offsets[output.place()];
         let last = *offsets.last().expect("not empty");
         let follows = offsets.iter().zip(from..).all(|(offset, expected)| *offset == expected);
-        self.next_offsets[place(output)] = last + 1;
+        self.next_offsets[output.place()] = last + 1;
         if follows {
             return Ok(());
         }
-        let topic = self.topics[place(output)].clone();
+        let topic = self.topics[output.place()].clone();
         info!(kafka.topic = topic, kafka.partition = self.partition, from, last, "reading what others wrote between");
         let kafka = Arc::clone(&self.kafka);
         let partition = self.partition;
@@ -298,7 +290,7 @@ impl Sender {
             .context("reading the own topic")
             .and_then(std::convert::identity)
             .map_err(|error| Trouble::Retry(format!("{error:#}")))?;
-        let acked = self.progress.acked[place(output)].acked_sequence;
+        let acked = self.progress.acked[output.place()].acked_sequence;
         let ours = |sequence| {
             self.queue.iter().map(Queued::record).find(|mine| mine.output == output && mine.sequence == sequence)
         };
@@ -319,10 +311,10 @@ impl Sender {
     }
 
     fn acknowledge(&mut self, output: Output, offsets: &[i64]) {
-        self.known[place(output)] = true;
+        self.known[output.place()] = true;
         for offset in offsets {
             let queued = self.queue.pop_front().expect("one record per offset");
-            let acked = &mut self.progress.acked[place(output)];
+            let acked = &mut self.progress.acked[output.place()];
             acked.acked_sequence = queued.record().sequence;
             acked.acked_offset = *offset;
             self.progress.through.add(queued.record());

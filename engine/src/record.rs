@@ -12,7 +12,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _};
 use serde::{Deserialize, Serialize};
 
 /// A record of an input topic or of an own one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Name on the broker, prefix included.
     pub topic: Arc<str>,
@@ -75,6 +75,15 @@ pub enum Output {
 impl Output {
     /// All of them, in a fixed order.
     pub const ALL: [Self; 3] = [Self::Events, Self::Retry, Self::Dlq];
+
+    /// Its place in [`Self::ALL`].
+    pub(crate) fn place(self) -> usize {
+        match self {
+            Self::Events => 0,
+            Self::Retry => 1,
+            Self::Dlq => 2,
+        }
+    }
 
     /// The topic's name without prefix.
     #[must_use]

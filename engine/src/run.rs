@@ -13,6 +13,7 @@ use sqlx::PgPool;
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info};
 
+use crate::acts::{self, Waiting};
 use crate::consumer::{self, Group, GroupContext};
 use crate::feed::{Control, ControlSender};
 use crate::kafka::Kafka;
@@ -107,12 +108,14 @@ impl Engine {
             meters: parts.meters,
             effects: Arc::new(Semaphore::new(EFFECTS_IN_FLIGHT_MAX)),
             resume: Resume::default(),
+            acts: Waiting::default(),
         });
         turns::serve(&shared, &asked, shared.settings.transactions_at_once);
         let mut conn = shared.pool.acquire().await.context("connecting to Postgres")?;
         rebuild::check_finished(&mut conn, description.name).await?;
         drop(conn);
         model::first_start(&shared).await.context("folding the read model")?;
+        tokio::spawn(acts::look(Arc::downgrade(&shared)));
         let status = shared.status.clone();
         let resume: Arc<dyn Resumer> = Arc::clone(&shared) as _;
         let (control, ended) = join(shared)?;

@@ -86,7 +86,7 @@ pub struct About {
     pub refused: Option<String>,
 }
 
-/// A record, timer or result on which `decide` erred. (A refused command is no failure, but an event.)
+/// A record, timer or answer on which `decide` erred. (A refused command is no failure, but an event.)
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Failure {
@@ -158,6 +158,8 @@ pub struct Window {
 /// A due timer.
 #[derive(Debug)]
 pub struct DueTimer<I> {
+    /// The aggregate's ID.
+    pub key: i64,
     /// What to decide on; the event that follows must move the timer.
     pub input: I,
     /// The event that set it.
@@ -211,6 +213,10 @@ pub trait Service: Send + Sync + 'static {
         codec.open(topic, value).ok().map(|(schema, _)| schema.full_name())
     }
 
+    /// Which kind of aggregate a record of this type is about: two kinds may have the same number, and a held record keeps
+    /// only its own aggregate waiting. `None` where the type does not tell; such a record keeps all kinds of its key.
+    fn kind(&self, topic: &str, type_name: &str) -> Option<&'static str>;
+
     /// Decodes a value of the own events topic.
     ///
     /// # Errors
@@ -237,13 +243,21 @@ pub trait Service: Send + Sync + 'static {
     /// Judges one input. A refused command is an event; `None` is for inputs that change nothing.
     ///
     /// # Errors
-    /// [`Failure`] holds the record (or, for a timer or result, backs off).
+    /// [`Failure`] holds the record; a timer or an answer backs off.
     fn decide(
         &self,
         states: &Self::States,
         input: &Self::Input,
         now: Timestamp,
     ) -> Result<Option<Self::Event>, Failure>;
+
+    /// The event that refuses a command which an operator discards. `None` for an input that is no command.
+    fn refuse(&self, states: &Self::States, input: &Self::Input, reason: &str) -> Option<Self::Event>;
+
+    /// False for types whose records may only be redriven: what they say cannot be unsaid.
+    fn may_be_discarded(&self, _type_name: &str) -> bool {
+        true
+    }
 
     /// One step of the fold. No clock, no randomness, no other table.
     fn evolve(&self, states: &mut Self::States, event: &Recorded<Self::Event>);
@@ -259,21 +273,23 @@ pub trait Service: Send + Sync + 'static {
         states: &Self::States,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// Timers of this partition that are due within the window, earliest first.
+    /// Timers of this partition that are due within the window, earliest first; those of the keys in `resting` rest.
     fn due_timers(
         &self,
         _conn: &mut PgConnection,
         _partition: i32,
         _window: Window,
+        _resting: &[i64],
     ) -> impl Future<Output = Result<Vec<DueTimer<Self::Input>>, sqlx::Error>> + Send {
         async { Ok(Vec::new()) }
     }
 
-    /// The earliest timer of this partition, due or not.
+    /// The earliest timer of this partition, due or not, those of the keys in `resting` aside.
     fn next_timer(
         &self,
         _conn: &mut PgConnection,
         _partition: i32,
+        _resting: &[i64],
     ) -> impl Future<Output = Result<Option<Timestamp>, sqlx::Error>> + Send {
         async { Ok(None) }
     }

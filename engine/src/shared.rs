@@ -9,8 +9,9 @@ use events::codec::Codec;
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::batch::Item;
+use crate::acts::Waiting;
 use crate::intake::Place;
+use crate::item::Item;
 use crate::kafka::Kafka;
 use crate::lease::IdIssuer;
 use crate::meters::Meters;
@@ -34,6 +35,8 @@ pub struct Settings {
     pub instance: String,
     /// A timer overdue by more than this rests that long after an assignment.
     pub timer_grace: Duration,
+    /// A held record is tried again after these, one after the other; then it is dead.
+    pub retry_delays: Arc<[Duration]>,
     /// Most inputs of one batch.
     pub batch_max: usize,
     /// Transactions of this process that run at once.
@@ -49,6 +52,7 @@ impl Settings {
         Self {
             instance: instance.into(),
             timer_grace: Duration::from_secs(60),
+            retry_delays: [5, 30, 120, 600].map(Duration::from_secs).into(),
             batch_max: 500,
             transactions_at_once: cores.div_ceil(4),
         }
@@ -78,6 +82,8 @@ pub(crate) struct Shared<S: Service> {
     pub(crate) connections: Connections,
     pub(crate) turns: Turns<S::Input>,
     pub(crate) resume: Resume,
+    /// Acts of operators.
+    pub(crate) acts: Waiting,
 }
 
 /// Stopped processors that an operator wants to go on.
@@ -93,7 +99,7 @@ impl Resume {
         self.changed.notify_waiters();
     }
 
-    fn take(&self, partition: i32) -> bool {
+    pub(crate) fn take(&self, partition: i32) -> bool {
         self.wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&partition)
     }
 }

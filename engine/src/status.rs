@@ -17,6 +17,8 @@ pub enum State {
     Live,
     /// Keeps its inputs until something outside is back, or until this build is upgraded.
     Waiting,
+    /// Most of its records fail: it tries the next one from time to time.
+    Paused,
     /// Will not go on by itself.
     Stopped,
 }
@@ -44,6 +46,8 @@ pub struct ProcessorStatus {
     pub acked_sequence: i64,
     /// Effects that wait for an answer or a try.
     pub open_effects: usize,
+    /// Records that cannot be applied, dead ones included, and those that wait behind them.
+    pub held: usize,
     /// Age of the oldest timer that is due and has not fired, in seconds.
     pub oldest_timer_seconds: i64,
 }
@@ -61,6 +65,7 @@ impl ProcessorStatus {
             sequence: 0,
             acked_sequence: 0,
             open_effects: 0,
+            held: 0,
             oldest_timer_seconds: 0,
         }
     }

@@ -26,6 +26,48 @@ pub(crate) struct Ends {
     pub(crate) ends: HashMap<String, i64>,
 }
 
+/// Keys whose timer could not be applied: it rests for a while.
+#[derive(Debug, Default)]
+pub(crate) struct Rests(HashMap<i64, Rest>);
+
+#[derive(Debug, Default)]
+struct Rest {
+    /// How often in a row it failed.
+    failures: usize,
+    /// `None` while it may fire again.
+    until: Option<Timestamp>,
+}
+
+impl Rests {
+    /// The timer of a key failed; the delays are those of held records, and the last one stays.
+    pub(crate) fn failed(&mut self, key: i64, now: Timestamp, delays: &[Duration]) {
+        let rest = self.0.entry(key).or_default();
+        rest.until = Some(now.plus(delays.get(rest.failures).or(delays.last()).copied().unwrap_or(REST)));
+        rest.failures += 1;
+    }
+
+    /// Timers fired, and only those that rest did not.
+    pub(crate) fn fired(&mut self) {
+        self.0.retain(|_, rest| rest.until.is_some());
+    }
+
+    /// True when a rest has ended since it was asked last.
+    pub(crate) fn end(&mut self, now: Timestamp) -> bool {
+        let over = self.0.values_mut().filter(|rest| rest.until.is_some_and(|until| until <= now));
+        over.map(|rest| rest.until = None).count() > 0
+    }
+
+    /// The keys that rest.
+    pub(crate) fn resting(&self) -> impl Iterator<Item = i64> {
+        self.0.iter().filter(|(_, rest)| rest.until.is_some()).map(|(key, _)| *key)
+    }
+
+    /// When a rest ends next.
+    pub(crate) fn next_time(&self) -> Option<Timestamp> {
+        self.0.values().filter_map(|rest| rest.until).min()
+    }
+}
+
 /// Postgres' clock, carried on by a monotonic one between batches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
@@ -65,6 +107,12 @@ impl Timers {
 
     pub(crate) fn horizon(&self) -> Timestamp {
         self.horizon
+    }
+
+    /// A timer that rested may fire again: look what there is.
+    pub(crate) fn look(&mut self, now: Timestamp) {
+        self.set(Some(now));
+        self.resting_until = None;
     }
 
     /// A batch set a timer.
@@ -146,6 +194,23 @@ mod tests {
 
     fn ends(at: i64, end: i64) -> Option<Ends> {
         Some(Ends { at: Timestamp(at), ends: HashMap::from([("t".to_owned(), end)]) })
+    }
+
+    #[test]
+    fn a_timer_that_fails_rests_longer_each_time() {
+        let (mut rests, delays) = (Rests::default(), [5, 30].map(Duration::from_secs));
+        let after = |seconds| DUE.plus(Duration::from_secs(seconds));
+        rests.failed(7, DUE, &delays);
+        assert!(!rests.end(after(4)));
+        assert_eq!(rests.resting().collect::<Vec<_>>(), [7]);
+        assert!(rests.end(after(5)));
+        assert_eq!((rests.resting().count(), rests.next_time()), (0, None));
+        rests.failed(7, after(5), &delays);
+        assert_eq!(rests.next_time(), Some(after(35)));
+        assert!(rests.end(after(35)));
+        rests.fired();
+        rests.failed(7, after(35), &delays);
+        assert_eq!(rests.next_time(), Some(after(40)), "it had fired");
     }
 
     #[test]

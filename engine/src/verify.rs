@@ -13,10 +13,15 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 
 use crate::fold::{Fold, Progress};
 use crate::model;
+use crate::record::Output;
 use crate::service::{Service, Table};
+use crate::store;
 
 /// Tables of the projection that the engine folds for every service.
-const ENGINE_TABLES: [Table; 1] = [Table { name: "commands", key: "command_id", read_model: false }];
+const ENGINE_TABLES: [Table; 2] = [
+    Table { name: "commands", key: "command_id", read_model: false },
+    Table { name: "held", key: "partition, topic, source_offset", read_model: false },
+];
 
 /// The snapshot rests while the log is folded, and tables are read row by row.
 const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0";
@@ -66,28 +71,32 @@ pub struct Verdict {
 /// When the log cannot be folded, does not yet hold what was decided, or Postgres fails.
 pub async fn verify<S: Service>(fold: &Fold<'_, S>, live: &PgPool, progress: Progress<'_>) -> anyhow::Result<Verdict> {
     let description = fold.service.describe();
-    let events_topic = fold.kafka.topic(description.events_topic);
     let mut conn = live.acquire().await?;
     let mut snapshot = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
     snapshot.execute(PATIENT).await?;
-    let sequences: BTreeMap<i32, i64> =
-        sqlx::query_as::<_, (i32, i64)>("SELECT partition, sequence FROM outputs WHERE topic = $1")
-            .bind(&events_topic)
-            .fetch_all(&mut *snapshot)
-            .await?
-            .into_iter()
-            .collect();
-    let upto: HashMap<i32, i64> = sequences.iter().map(|(partition, sequence)| (*partition, *sequence)).collect();
-    let folded = fold.run(Some(&upto), progress).await?;
-    for (partition, sequence) in &sequences {
-        let reached = folded.partitions.get(partition).map_or(0, |state| state.outputs[0].sequence);
-        anyhow::ensure!(
-            reached == *sequence,
-            "{events_topic}/{partition} holds {reached} of {sequence} decided events; wait for the publisher, or run \
-             `cargo orderctl rebuild {}`",
-            description.name
-        );
+    let decided: Vec<(i32, String, i64)> =
+        sqlx::query_as("SELECT partition, topic, sequence FROM outputs").fetch_all(&mut *snapshot).await?;
+    let topics = Output::ALL.map(|output| store::output_topic(fold.kafka, &description, output));
+    let mut upto = HashMap::<i32, [i64; 3]>::new();
+    for (partition, topic, sequence) in decided {
+        if let Some(place) = topics.iter().position(|name| *name == topic) {
+            upto.entry(partition).or_default()[place] = sequence;
+        }
     }
+    let folded = fold.run(Some(&upto), progress).await?;
+    for (partition, decided) in &upto {
+        for (place, decided) in decided.iter().enumerate() {
+            let reached = folded.partitions.get(partition).map_or(0, |state| state.outputs[place].sequence);
+            anyhow::ensure!(
+                reached == *decided,
+                "{}/{partition} holds {reached} of {decided} decided records; wait for the publisher, or run \
+                 `cargo orderctl rebuild {}`",
+                topics[place],
+                description.name
+            );
+        }
+    }
+    let sequences: BTreeMap<i32, i64> = upto.iter().map(|(partition, decided)| (*partition, decided[0])).collect();
     let with_model = description.read_model.is_some() && model_stands_still(fold, &mut snapshot).await?;
     let mut tables = Vec::new();
     let mut conn = fold.pool.acquire().await?;

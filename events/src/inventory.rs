@@ -7,7 +7,7 @@ use crate::code::AdjustReason;
 use crate::id::{CommandId, OrderId, ProductId};
 use crate::money::Money;
 use crate::order::PricedLine;
-use crate::record::{commanded, record, topic};
+use crate::record::{Record as _, commanded, record, topic};
 use crate::time::Timestamp;
 
 record! {
@@ -367,6 +367,25 @@ impl InventoryEvent {
             Self::StockRejected(event) => Subject::Order(event.order_id),
             Self::StockReleased(event) => Subject::Order(event.order_id),
             Self::StockSold(event) => Subject::Order(event.order_id),
+        }
+    }
+
+    /// What an event of this type is about, `product` or `order`; `None` where there is no such type.
+    #[must_use]
+    pub fn kind(type_name: &str) -> Option<&'static str> {
+        let products = [
+            ProductListed::TYPE,
+            ProductRepriced::TYPE,
+            ProductDelisted::TYPE,
+            StockReceived::TYPE,
+            StockAdjusted::TYPE,
+            CommandRefused::TYPE,
+        ];
+        let orders = [StockReserved::TYPE, StockRejected::TYPE, StockReleased::TYPE, StockSold::TYPE];
+        match type_name {
+            name if products.contains(&name) => Some("product"),
+            name if orders.contains(&name) => Some("order"),
+            _ => None,
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::{CancelReason, CustomerReason, RejectReason};
 use crate::id::{CommandId, OrderId, ProductId};
 use crate::money::Money;
-use crate::record::{commanded, maybe_commanded, record, topic};
+use crate::record::{Record as _, commanded, maybe_commanded, record, topic};
 use crate::time::Timestamp;
 
 /// A line as a customer asks for it.
@@ -252,6 +252,12 @@ topic! {
 }
 
 impl OrderEvent {
+    /// True for the types of which one ends every order.
+    #[must_use]
+    pub fn ends_order(type_name: &str) -> bool {
+        [OrderRejected::TYPE, OrderConfirmed::TYPE, OrderCancelled::TYPE, OrderExpired::TYPE].contains(&type_name)
+    }
+
     /// The aggregate this record is about: its key, as decimal text.
     #[must_use]
     pub fn order_id(&self) -> OrderId {

@@ -19,6 +19,7 @@ use edge::server::{self, Running, Site};
 use edge::token::Keys;
 use engine::append::Appender;
 use engine::barriers::Barriers;
+use engine::desk::{DeadLetters, Desk};
 use engine::kafka::Kafka;
 use engine::lease::IdIssuer;
 use engine::migrate::{MigrationSet, Schema, migrate};
@@ -173,6 +174,13 @@ async fn start<P: Program>(
     let kafka = Arc::new(settings.kafka.clone());
     let base = Base { kafka: Arc::clone(&kafka), pool: http.clone(), codec: Arc::clone(&codec), ids: ids.clone() };
     let service = Arc::new(program.service(&base)?);
+    let desk = Desk {
+        service: Arc::clone(&service),
+        kafka: Arc::clone(&kafka),
+        codec: Arc::clone(&codec),
+        pool: http.clone(),
+    };
+    stage.set_desk(Arc::new(desk));
     let acked = Acked::default();
     let commands = match P::COMMANDS {
         None => None,
@@ -194,7 +202,11 @@ async fn start<P: Program>(
         ids,
         acked,
         meters,
-        settings: engine::Settings { timer_grace: settings.timer_grace, ..engine::Settings::new(instance) },
+        settings: engine::Settings {
+            timer_grace: settings.timer_grace,
+            retry_delays: settings.retry_delays.as_slice().into(),
+            ..engine::Settings::new(instance)
+        },
     };
     stage.set_engine(Engine::start(parts).await?);
     let routes = program.routes(Ready { base, service, commands, metrics: http_metrics.clone() });
@@ -232,11 +244,11 @@ impl Signals {
 }
 
 /// What the admin routes are answered from, from the first moment of the process on.
-#[derive(Debug)]
 struct Stage {
     name: &'static str,
     said: Mutex<String>,
     pool: Mutex<Option<PgPool>>,
+    desk: Mutex<Option<Arc<dyn DeadLetters>>>,
     engine: Mutex<Option<Engine>>,
     changed: Notify,
 }
@@ -247,6 +259,7 @@ impl Stage {
             name,
             said: Mutex::new("waiting for Postgres".to_owned()),
             pool: Mutex::new(None),
+            desk: Mutex::new(None),
             engine: Mutex::new(None),
             changed: Notify::new(),
         }
@@ -259,6 +272,10 @@ impl Stage {
     fn set_pool(&self, pool: PgPool) {
         self.say("migrating the database and starting the processors".to_owned());
         *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool);
+    }
+
+    fn set_desk(&self, desk: Arc<dyn DeadLetters>) {
+        *self.desk.lock().unwrap_or_else(PoisonError::into_inner) = Some(desk);
     }
 
     fn set_engine(&self, engine: Engine) {
@@ -331,6 +348,10 @@ impl Processors for Stage {
     fn processors(&self) -> Option<Vec<ProcessorStatus>> {
         let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         engine.as_ref().map(|engine| engine.readiness().processors)
+    }
+
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn resume(&self, partition: i32) {

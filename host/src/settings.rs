@@ -21,6 +21,8 @@ pub struct Settings {
     pub admin_addr: SocketAddr,
     /// `JWT_KEYS`, usually as `JWT_KEYS_FILE`
     pub jwt_keys: Secret,
+    /// `RETRY_DELAYS`
+    pub retry_delays: Vec<Duration>,
     /// `TIMER_GRACE`
     pub timer_grace: Duration,
     /// `LOG`
@@ -40,6 +42,7 @@ impl Settings {
         let http_addr = reader.parsed("HTTP_ADDR");
         let admin_addr = reader.parsed("ADMIN_ADDR");
         let jwt_keys = reader.secret("JWT_KEYS");
+        let retry_delays = reader.durations_or("RETRY_DELAYS", "5s,30s,2m,10m");
         let timer_grace = reader.duration_or("TIMER_GRACE", "60s");
         let log = reader.text_or("LOG", "info");
         Some(Self {
@@ -54,6 +57,7 @@ impl Settings {
             http_addr: http_addr?,
             admin_addr: admin_addr?,
             jwt_keys: jwt_keys?,
+            retry_delays: retry_delays?,
             timer_grace: timer_grace?,
             log: log?,
         })

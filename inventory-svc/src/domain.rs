@@ -118,21 +118,26 @@ pub fn decide(state: &State, input: &Input) -> Result<Option<InventoryEvent>, Re
 /// # Errors
 /// [`Refusal`] of an input that is no command.
 pub fn judge(state: &State, input: &Input) -> Result<Option<InventoryEvent>, Refusal> {
-    match (decide(state, input), input) {
-        (Err(refusal), Input::Command(command)) => {
-            let CommandRef { command_id, caller, key_hash, fingerprint } = products::command_ref(command);
-            Ok(Some(InventoryEvent::from(CommandRefused {
-                product_id: command.product_id(),
-                command_type: command.short_name().to_owned(),
-                reason: refusal.code().to_owned(),
-                command_id,
-                caller,
-                key_hash,
-                fingerprint,
-            })))
-        }
-        (decision, _) => decision,
+    match decide(state, input) {
+        Err(refusal) => refused(input, refusal.code()).map(Some).ok_or(refusal),
+        decision => decision,
     }
+}
+
+/// The event that refuses a command; `None` for an input that is none.
+#[must_use]
+pub fn refused(input: &Input, reason: &str) -> Option<InventoryEvent> {
+    let Input::Command(command) = input else { return None };
+    let CommandRef { command_id, caller, key_hash, fingerprint } = products::command_ref(command);
+    Some(InventoryEvent::from(CommandRefused {
+        product_id: command.product_id(),
+        command_type: command.short_name().to_owned(),
+        reason: reason.to_owned(),
+        command_id,
+        caller,
+        key_hash,
+        fingerprint,
+    }))
 }
 
 /// One step of the fold. Stock is only added to, so that events of different keys may be folded in any order; an

@@ -90,6 +90,10 @@ impl Service for Inventory {
         }
     }
 
+    fn kind(&self, topic: &str, _type_name: &str) -> Option<&'static str> {
+        Some(if topic == InventoryCommand::TOPIC { "product" } else { "order" })
+    }
+
     fn decode_own(&self, codec: &Codec, value: &[u8]) -> Result<InventoryEvent, DecodeError> {
         InventoryEvent::decode(codec, value)
     }
@@ -154,6 +158,14 @@ impl Service for Inventory {
     fn decide(&self, states: &States, input: &Input, _now: Timestamp) -> Result<Option<InventoryEvent>, Failure> {
         domain::judge(&states.state, input)
             .map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
+    }
+
+    fn refuse(&self, _states: &States, input: &Input, reason: &str) -> Option<InventoryEvent> {
+        domain::refused(input, reason)
+    }
+
+    fn may_be_discarded(&self, type_name: &str) -> bool {
+        !OrderEvent::ends_order(type_name)
     }
 
     fn evolve(&self, states: &mut States, event: &Recorded<InventoryEvent>) {

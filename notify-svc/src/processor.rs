@@ -137,6 +137,10 @@ impl Service for Notices {
         Ok(occasion.map(decoded))
     }
 
+    fn kind(&self, _topic: &str, _type_name: &str) -> Option<&'static str> {
+        Some("order")
+    }
+
     fn decode_own(&self, codec: &Codec, value: &[u8]) -> Result<NotificationEvent, DecodeError> {
         NotificationEvent::decode(codec, value)
     }
@@ -190,6 +194,14 @@ impl Service for Notices {
             Input::Answer(answer) => states.decide(answer),
         };
         decided.map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
+    }
+
+    fn refuse(&self, _states: &States, _input: &Input, _reason: &str) -> Option<NotificationEvent> {
+        None
+    }
+
+    fn may_be_discarded(&self, type_name: &str) -> bool {
+        !OrderEvent::ends_order(type_name)
     }
 
     fn evolve(&self, states: &mut States, event: &Recorded<NotificationEvent>) {

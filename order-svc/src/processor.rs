@@ -16,7 +16,7 @@ use events::inventory::InventoryEvent;
 use events::money::Money;
 use events::order::{OrderCommand, OrderEvent, PlaceOrder};
 use events::payment::PaymentEvent;
-use events::record::{Record, Recorded};
+use events::record::{Record, Recorded, SetBy};
 use events::time::Timestamp;
 use sqlx::PgConnection;
 
@@ -102,6 +102,10 @@ impl Service for Orders {
         }
     }
 
+    fn kind(&self, topic: &str, type_name: &str) -> Option<&'static str> {
+        if topic == InventoryEvent::TOPIC { InventoryEvent::kind(type_name) } else { Some("order") }
+    }
+
     fn decode_own(&self, codec: &Codec, value: &[u8]) -> Result<OrderEvent, DecodeError> {
         OrderEvent::decode(codec, value)
     }
@@ -176,6 +180,18 @@ impl Service for Orders {
         judged.map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
     }
 
+    fn refuse(&self, _states: &States, input: &Input, reason: &str) -> Option<OrderEvent> {
+        match input {
+            Input::Order(input) => domain::refused(input, reason),
+            // An order that was accepted must come to an end of its own.
+            Input::Place(_) | Input::Fact(_) => None,
+        }
+    }
+
+    fn may_be_discarded(&self, type_name: &str) -> bool {
+        type_name != PlaceOrder::TYPE
+    }
+
     fn evolve(&self, states: &mut States, event: &Recorded<OrderEvent>) {
         let order_id = event.event.order_id();
         let state = states.orders.entry(order_id).or_default();
@@ -220,14 +236,23 @@ impl Service for Orders {
         conn: &mut PgConnection,
         partition: i32,
         window: Window,
+        resting: &[i64],
     ) -> Result<Vec<DueTimer<Input>>, sqlx::Error> {
-        let due = store::due_timers(conn, partition, window).await?;
-        let timer = |(order_id, set_by)| DueTimer { input: Input::Order(domain::Input::PayByPassed(order_id)), set_by };
+        let due = store::due_timers(conn, partition, window, resting).await?;
+        let timer = |(order_id, set_by): (OrderId, SetBy)| {
+            let input = Input::Order(domain::Input::PayByPassed(order_id));
+            DueTimer { key: order_id.0, input, set_by }
+        };
         Ok(due.into_iter().map(timer).collect())
     }
 
-    async fn next_timer(&self, conn: &mut PgConnection, partition: i32) -> Result<Option<Timestamp>, sqlx::Error> {
-        store::next_timer(conn, partition).await
+    async fn next_timer(
+        &self,
+        conn: &mut PgConnection,
+        partition: i32,
+        resting: &[i64],
+    ) -> Result<Option<Timestamp>, sqlx::Error> {
+        store::next_timer(conn, partition, resting).await
     }
 
     fn timers_set(&self, states: &States) -> Vec<(i64, Timestamp)> {

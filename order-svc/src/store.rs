@@ -115,34 +115,44 @@ fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(field).collect()
 }
 
-/// The timers of a processor that are due in the window, the earliest first: order, and the event that set it.
+/// The timers of a processor that are due in the window, the earliest first: order, and the event that set it. Those of
+/// the `resting` orders are left out.
 pub async fn due_timers(
     conn: &mut PgConnection,
     partition: i32,
     window: Window,
+    resting: &[i64],
 ) -> Result<Vec<(OrderId, SetBy)>, sqlx::Error> {
     let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
         "SELECT order_id, expires_set_by, expires_set_by_sequence FROM orders
-         WHERE partition = $1 AND expires_at BETWEEN $2 AND $3
+         WHERE partition = $1 AND expires_at BETWEEN $2 AND $3 AND order_id <> ALL($5)
          ORDER BY expires_at, order_id LIMIT $4",
     )
     .bind(partition)
     .bind(to_utc(window.from))
     .bind(to_utc(window.until))
     .bind(window.limit)
+    .bind(resting)
     .fetch_all(conn)
     .await?;
     let timer = |(order_id, event_id, sequence)| (OrderId(order_id), SetBy { event_id: EventId(event_id), sequence });
     Ok(rows.into_iter().map(timer).collect())
 }
 
-/// The earliest timer of a processor, due or not.
-pub async fn next_timer(conn: &mut PgConnection, partition: i32) -> Result<Option<Timestamp>, sqlx::Error> {
-    let row: (Option<OffsetDateTime>,) =
-        sqlx::query_as("SELECT min(expires_at) FROM orders WHERE partition = $1 AND expires_at IS NOT NULL")
-            .bind(partition)
-            .fetch_one(conn)
-            .await?;
+/// The earliest timer of a processor, due or not, those of the `resting` orders aside.
+pub async fn next_timer(
+    conn: &mut PgConnection,
+    partition: i32,
+    resting: &[i64],
+) -> Result<Option<Timestamp>, sqlx::Error> {
+    let row: (Option<OffsetDateTime>,) = sqlx::query_as(
+        "SELECT min(expires_at) FROM orders
+         WHERE partition = $1 AND expires_at IS NOT NULL AND order_id <> ALL($2)",
+    )
+    .bind(partition)
+    .bind(resting)
+    .fetch_one(conn)
+    .await?;
     Ok(row.0.map(from_utc))
 }
 

@@ -151,18 +151,25 @@ pub fn decide(state: &State, input: &Input) -> Result<Option<PaymentEvent>, Refu
 /// # Errors
 /// [`Refusal`] of an input that is no command.
 pub fn judge(state: &State, input: &Input) -> Result<Option<PaymentEvent>, Refusal> {
-    match (decide(state, input), input.command()) {
-        (Err(refusal), Some((command_type, command))) => Ok(Some(PaymentEvent::from(CommandRefused {
-            order_id: input.order_id(),
-            command_type: command_type.to_owned(),
-            reason: refusal.code().to_owned(),
-            command_id: command.command_id,
-            caller: command.caller,
-            key_hash: command.key_hash,
-            fingerprint: command.fingerprint,
-        }))),
-        (decision, _) => decision,
+    match decide(state, input) {
+        Err(refusal) => refused(input, refusal.code()).map(Some).ok_or(refusal),
+        decision => decision,
     }
+}
+
+/// The event that refuses a command; `None` for an input that is none.
+#[must_use]
+pub fn refused(input: &Input, reason: &str) -> Option<PaymentEvent> {
+    let (command_type, command) = input.command()?;
+    Some(PaymentEvent::from(CommandRefused {
+        order_id: input.order_id(),
+        command_type: command_type.to_owned(),
+        reason: reason.to_owned(),
+        command_id: command.command_id,
+        caller: command.caller,
+        key_hash: command.key_hash,
+        fingerprint: command.fingerprint,
+    }))
 }
 
 /// One step of the fold. An event that cannot follow leaves the state as it is: `decide` makes none.

@@ -140,6 +140,10 @@ impl Service for Payments {
         }
     }
 
+    fn kind(&self, topic: &str, type_name: &str) -> Option<&'static str> {
+        if topic == InventoryEvent::TOPIC { InventoryEvent::kind(type_name) } else { Some("order") }
+    }
+
     fn decode_own(&self, codec: &Codec, value: &[u8]) -> Result<PaymentEvent, DecodeError> {
         PaymentEvent::decode(codec, value)
     }
@@ -195,6 +199,17 @@ impl Service for Payments {
             Input::Payment(input) => domain::judge(state, input),
         };
         judged.map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
+    }
+
+    fn refuse(&self, _states: &States, input: &Input, reason: &str) -> Option<PaymentEvent> {
+        match input {
+            Input::Payment(input) => domain::refused(input, reason),
+            Input::Reserved { .. } => None,
+        }
+    }
+
+    fn may_be_discarded(&self, type_name: &str) -> bool {
+        !OrderEvent::ends_order(type_name)
     }
 
     fn evolve(&self, states: &mut States, event: &Recorded<PaymentEvent>) {

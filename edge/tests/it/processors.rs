@@ -13,6 +13,7 @@ use edge::processors::Processors;
 use edge::rotation::Rotating;
 use edge::server::{self, Running, Site};
 use edge::token::{Keys, Role};
+use engine::desk::DeadLetters;
 use engine::status::{ProcessorStatus, State};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -43,6 +44,10 @@ impl Processors for Board {
         self.processors.lock().unwrap().clone()
     }
 
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
+        None
+    }
+
     fn resume(&self, partition: i32) {
         self.resumed.lock().unwrap().push(partition);
     }
@@ -60,21 +65,22 @@ fn processor(partition: i32, state: State, reason: Option<&str>) -> ProcessorSta
         sequence: 9,
         acked_sequence: 8,
         open_effects: 1,
+        held: 0,
         oldest_timer_seconds: 0,
     }
 }
 
 /// An admin port and a client of it.
-struct Port {
+pub(crate) struct Port {
     board: Arc<Board>,
     address: String,
     stopping: Stopping,
     client: reqwest::Client,
-    running: Running,
+    pub(crate) running: Running,
 }
 
 impl Port {
-    fn open(processors: Option<Vec<ProcessorStatus>>) -> Self {
+    pub(crate) fn open(processors: Option<Vec<ProcessorStatus>>) -> Self {
         let board = Arc::new(Board { processors: Mutex::new(processors), ..Board::default() });
         let mut registry = prometheus_client::registry::Registry::default();
         let metrics = HttpMetrics::register(&mut registry);
@@ -92,7 +98,7 @@ impl Port {
         Self { board, address, stopping, client: reqwest::Client::new(), running }
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.address))
     }
 
@@ -122,12 +128,20 @@ async fn only_operators_see_processors_and_tell_them_to_go_on() {
 }
 
 #[actix_web::test]
+async fn a_processor_that_pauses_may_be_told_to_go_on() {
+    let port = Port::open(Some(vec![processor(3, State::Paused, Some("most records fail"))]));
+    assert_eq!(port.resume("3").send().await.unwrap().status(), 202);
+    assert_eq!(port.resumed(), [3]);
+    port.running.stop().await;
+}
+
+#[actix_web::test]
 async fn everything_below_admin_takes_an_operator() {
     let board = Arc::new(Board::default());
     let registry = Arc::new(prometheus_client::registry::Registry::default());
     let admin = Admin { health: board.clone(), processors: board, registry, stopping: Stopping::default() };
     let table = admin.routes().table();
-    assert_eq!(table.len(), 5);
+    assert_eq!(table.len(), 12);
     for route in table {
         let access = if route.path.starts_with("/admin/") { Access::Operator } else { Access::Open };
         assert_eq!(route.access, access, "{route:?}");
@@ -148,7 +162,7 @@ async fn an_operator_sees_what_readiness_says_ready_or_not() {
         shown["processors"][1],
         json!({
             "partition": 4, "state": "stopped", "reason": "a hole", "epoch": 7, "batch": 40,
-            "positions": {"toy.commands": 12}, "lag": 3, "sequence": 9, "acked_sequence": 8, "open_effects": 1,
+            "positions": {"toy.commands": 12}, "lag": 3, "sequence": 9, "acked_sequence": 8, "open_effects": 1, "held": 0,
             "oldest_timer_seconds": 0,
         })
     );

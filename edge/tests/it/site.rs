@@ -20,6 +20,7 @@ use edge::routes::Routes;
 use edge::server::{self, Running, Site};
 use edge::signature::{Gate, Secrets, Signed};
 use edge::token::{Keys, Role};
+use engine::desk::DeadLetters;
 use engine::status::ProcessorStatus;
 use engine::wait::Decided;
 use events::id::{OrderId, ProductId};
@@ -185,6 +186,10 @@ impl Health for Healthy {
 
 impl Processors for Healthy {
     fn processors(&self) -> Option<Vec<ProcessorStatus>> {
+        None
+    }
+
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
         None
     }
 

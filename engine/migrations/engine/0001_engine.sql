@@ -87,3 +87,16 @@ CREATE TABLE facts (
     name  text PRIMARY KEY,
     value text NOT NULL
 );
+
+-- What operators want done about held and dead records: inputs of the owning processor, which deletes them in the batch
+-- that does it. act: redrive or discard. source: topic on the broker, partition, offset.
+CREATE TABLE acts (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    partition     int NOT NULL,
+    topic         text NOT NULL,
+    source_offset bigint NOT NULL,
+    act           text NOT NULL,
+    sub           text NOT NULL,
+    reason        text NOT NULL,
+    UNIQUE (partition, topic, source_offset)
+);

@@ -24,3 +24,27 @@ CREATE TABLE read_models (
     next_offset   bigint NOT NULL,
     PRIMARY KEY (topic, partition)
 );
+
+-- Records that could not be applied: held ones, those that wait behind them, and dead ones. What the letters on
+-- <crate>.retry and <crate>.dlq say; a row goes when an own event or a letter settles it.
+-- number: the order within a key; 0 for a record that was dead at once. key: null when it is no aggregate's ID.
+-- record: the original key, value, headers and time.
+CREATE TABLE held (
+    partition       int NOT NULL,
+    topic           text NOT NULL,
+    source_offset   bigint NOT NULL,
+    source_sequence bigint,
+    number          bigint NOT NULL,
+    key             bigint,
+    event_type      text,
+    schema_id       bigint,
+    class           text NOT NULL,
+    code            text NOT NULL,
+    message         text NOT NULL,
+    dead            boolean NOT NULL,
+    attempts        int NOT NULL,
+    first_at        timestamptz NOT NULL,
+    last_at         timestamptz NOT NULL,
+    record          bytea NOT NULL,
+    PRIMARY KEY (partition, topic, source_offset)
+);

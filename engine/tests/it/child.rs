@@ -83,7 +83,7 @@ async fn an_instance_when_told_to_be_one() {
         partitions: PARTITIONS,
         session_timeout: Duration::from_secs(6),
     });
-    let launch = Launch { kafka, url: url.to_owned(), settings: Settings::new(name) };
+    let launch = Launch { kafka, url: url.to_owned(), settings: Settings::new(name), connections: 4 };
     let instance = Instance::launch(Toy::default(), launch, "http://127.0.0.1:9").await.unwrap();
     // Ends with its parent, whatever becomes of that one.
     let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));

@@ -1,9 +1,9 @@
 //! Calls to the outside: when they start, what happens when they fail, what a successor knows of them.
 
 use crate::outside::Reply;
-use crate::support::eventually;
+use crate::support::{PARTITIONS, eventually};
 use crate::toy::Act;
-use crate::world::{SOON, World, key_of};
+use crate::world::{Launch, SOON, World, key_of};
 
 /// Waits until so many calls arrived; returns (number, may have called) of each.
 async fn calls(world: &World, count: usize) -> Vec<(u32, bool)> {
@@ -98,6 +98,32 @@ async fn attempts_are_remembered_across_owners() {
     let second = world.start().await;
     world.applied(key, &["call", "answer yes"]).await;
     assert_eq!(calls(&world, 3).await, [(1, false), (2, true), (2, true)]);
+    second.stop().await;
+    world.finish().await;
+}
+
+/// Whatever reads effects gives its connection back: timers, assignments and IDs need one too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_open_effects_at_a_start_leave_connections_for_others() {
+    let world = World::new().await;
+    let keys: Vec<i64> = (0..PARTITIONS).flat_map(|partition| (1..20).map(move |n| key_of(partition, n))).collect();
+    world.outside.script(keys.iter().map(|_| Reply::Silence));
+    let first = world.start().await;
+    for key in &keys {
+        world.command(*key, Act::Call).await;
+    }
+    calls(&world, keys.len()).await;
+    first.stop().await;
+    let connections = PARTITIONS.cast_unsigned();
+    let second = world.launch(Launch { connections, ..world.usual() }).await.unwrap();
+    for key in &keys {
+        world.applied(*key, &["call", "answer yes"]).await;
+    }
+    for partition in 0..PARTITIONS {
+        let key = key_of(partition, 0);
+        world.command(key, Act::Remind(100)).await;
+        world.applied(key, &["remind", "reminded"]).await;
+    }
     second.stop().await;
     world.finish().await;
 }

@@ -4,10 +4,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod acts;
 mod append;
 mod child;
 mod commits;
+mod desk;
 mod effects;
+mod faults;
+mod held;
 mod lease;
 mod migrate;
 mod order;

@@ -1,7 +1,7 @@
 //! What the toy service calls: remembers each call and what the log held then, and answers as it is told.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ impl Reply {
 #[derive(Debug, Default)]
 pub(crate) struct Outside {
     mended: AtomicBool,
+    timers_refused: AtomicUsize,
+    answers_refused: AtomicUsize,
     calls: Mutex<Vec<Call>>,
     replies: Mutex<VecDeque<Reply>>,
     kafka: Option<Arc<Kafka>>,
@@ -56,6 +58,11 @@ pub(crate) struct Outside {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
+}
+
+/// True, and one less, while any is left.
+fn one_less(count: &AtomicUsize) -> bool {
+    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
 }
 
 impl Outside {
@@ -68,8 +75,27 @@ impl Outside {
         self.mended.store(true, Ordering::Release);
     }
 
+    /// They fail again.
+    pub(crate) fn break_again(&self) {
+        self.mended.store(false, Ordering::Release);
+    }
+
     pub(crate) fn is_mended(&self) -> bool {
         self.mended.load(Ordering::Acquire)
+    }
+
+    /// The next timers, and the next answers, cannot be decided on.
+    pub(crate) fn refuse(&self, timers: usize, answers: usize) {
+        self.timers_refused.store(timers, Ordering::Release);
+        self.answers_refused.store(answers, Ordering::Release);
+    }
+
+    pub(crate) fn refuses_timers(&self) -> bool {
+        one_less(&self.timers_refused)
+    }
+
+    pub(crate) fn refuses_answers(&self) -> bool {
+        one_less(&self.answers_refused)
     }
 
     /// The next calls end like this; those behind them with yes.

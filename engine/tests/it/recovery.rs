@@ -88,7 +88,7 @@ async fn an_older_database_is_refused_until_it_is_rebuilt() {
 
     world.pool = backup.pool(2).await;
     world.database = backup;
-    let instance = world.start_some().await;
+    let instance = world.launch(world.usual()).await.unwrap();
     let topic = world.kafka.topic(EVENTS);
     instance.says(&format!("{topic}/0 is ahead of the database: it holds sequence 2, the database decided 1")).await;
     instance.says("run `cargo orderctl rebuild toy-svc`").await;
@@ -116,7 +116,7 @@ async fn an_emptied_database_under_a_running_log_is_refused_until_it_is_rebuilt(
     world.database = Database::empty().await;
     world.pool = world.database.pool(2).await;
     migrate::migrate(&world.pool, &MIGRATIONS).await.unwrap();
-    let instance = world.start_some().await;
+    let instance = world.launch(world.usual()).await.unwrap();
     instance.says("run `cargo orderctl rebuild toy-svc`").await;
     assert_eq!(world.count("SELECT count(*) FROM entries").await, 0);
     instance.stop().await;
@@ -146,7 +146,7 @@ async fn a_log_that_lacks_what_it_acknowledged_is_refused() {
     .await;
     instance.stop().await;
     world.pool.execute("UPDATE outputs SET sequence = 5, acked_sequence = 5, acked_offset = 7").await.unwrap();
-    let instance = world.start_some().await;
+    let instance = world.launch(world.usual()).await.unwrap();
     instance.says("ends at offset 1, but offset 7 was acknowledged for sequence 5").await;
     instance.stop().await;
     world.abandon().await;
@@ -231,7 +231,7 @@ async fn verification_names_the_first_row_that_differs() {
     assert!(!verdict.equal);
     let tables: BTreeMap<_, _> =
         verdict.tables.iter().map(|table| (table.table.as_str(), table.difference.is_some())).collect();
-    assert_eq!(tables, BTreeMap::from([("commands", false), ("entries", true)]));
+    assert_eq!(tables, BTreeMap::from([("commands", false), ("entries", true), ("held", false)]));
     let difference = verdict.tables.iter().find_map(|table| table.difference.clone()).unwrap();
     assert!(difference.live.unwrap().contains(r#""total": 2"#));
     assert!(difference.folded.unwrap().contains(r#""total": 1"#));

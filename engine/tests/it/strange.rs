@@ -1,7 +1,6 @@
-//! Records that no processor wrote, bytes that mean nothing, and records that cannot be applied.
+//! Records that no processor wrote, and bytes that mean nothing.
 
 use events::envelope::{self, Headers};
-use sqlx::Executor;
 
 use crate::support::registry_url;
 use crate::toy::{Act, COMMAND, COMMANDS, FOREIGN};
@@ -70,64 +69,6 @@ async fn strange_and_poison_records_are_kept_while_others_go_on() {
     }
     let odd = letters.iter().find(|letter| text(letter, "failure-code") == Some("NO_SEQUENCE")).unwrap();
     assert_eq!(text(odd, "failure-offset"), Some(&*strange.to_string()));
-    instance.stop().await;
-    world.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_record_that_fails_stops_its_processor_until_its_cause_is_mended() {
-    let world = World::new().await;
-    let (key, other) = (key_of(0, 0), key_of(1, 0));
-    let before = world.news(key, Act::Add(1)).await;
-    let fails = world.news(key, Act::Fail).await;
-    let behind = world.news(key, Act::Add(2)).await;
-    let instance = world.start_some().await;
-    let topic = world.kafka.topic(FOREIGN);
-    instance.says(&format!("the record at {topic}/0 offset 1 cannot be applied: BAD: it cannot be applied")).await;
-    world.applied(key, &[&format!("news {before}: add 1")]).await;
-    let number = world.news(other, Act::Add(3)).await;
-    world.applied(other, &[&format!("news {number}: add 3")]).await;
-    world.outside.mend();
-    instance.engine.resume(0);
-    let all = [format!("news {before}: add 1"), format!("news {fails}: mended"), format!("news {behind}: add 2")];
-    world.applied(key, &all.each_ref().map(String::as_str)).await;
-    instance.stop().await;
-    world.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_that_postgres_refuses_is_found_among_others() {
-    let world = World::new().await;
-    let (bad, good) = (key_of(0, 0), key_of(0, 1));
-    world
-        .pool
-        .execute(
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-             BEGIN
-                 IF NEW.total = 666 THEN RAISE EXCEPTION 'never' USING ERRCODE = '23514'; END IF;
-                 RETURN NEW;
-             END $$;
-             CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON projection.entries FOR EACH ROW
-             EXECUTE FUNCTION refuse();",
-        )
-        .await
-        .unwrap();
-    let mut expected = Vec::new();
-    for _ in 0..20 {
-        expected.push(format!("news {}: add 1", world.news(good, Act::Add(1)).await));
-    }
-    let fails = world.news(bad, Act::Add(666)).await;
-    for _ in 0..20 {
-        world.news(good, Act::Add(2)).await;
-    }
-    let instance = world.start_some().await;
-    instance.says("offset 20 cannot be applied: Postgres refuses it").await;
-    world.applied(good, &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    world.pool.execute("DROP TRIGGER refuse ON projection.entries").await.unwrap();
-    instance.engine.resume(0);
-    world.applied(bad, &[&format!("news {fails}: add 666")]).await;
-    let last = world.news(good, Act::Add(3)).await;
-    world.applied_somewhere(good, &format!("news {last}: add 3")).await;
     instance.stop().await;
     world.finish().await;
 }

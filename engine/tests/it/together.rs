@@ -52,40 +52,29 @@ async fn processors_that_are_ready_share_a_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_that_fails_stops_its_own_processor_only() {
+async fn a_record_that_postgres_refuses_is_held_and_the_others_are_applied_once() {
     let world = World::new().await;
-    let before = backlog(&world).await;
-    let failing = key_of(0, KEYS);
-    let fails = world.news(failing, Act::Fail).await;
-    let behind = backlog_of(&world, 0).await;
-    let beside = backlog_of(&world, 1).await;
+    world.refuse_666(true).await;
+    let mut expected = backlog(&world).await;
+    let refused = key_of(0, KEYS);
+    let fails = world.news(refused, Act::Add(666)).await;
+    for n in 0..KEYS / 2 {
+        for partition in [0, 1] {
+            let key = key_of(partition, n + KEYS + 1);
+            expected.push((key, format!("news {}: add 2", world.news(key, Act::Add(2)).await)));
+        }
+    }
     let instance = one_at_a_time(&world).await;
-    for (key, news) in before.iter().chain(&beside) {
-        world.applied_somewhere(*key, news).await;
+    for (key, news) in &expected {
+        world.applied(*key, &[news]).await;
     }
-    instance.says("cannot be applied: BAD").await;
-    assert_eq!(world.history(failing).await, Vec::<String>::new());
-    for (key, news) in &behind {
-        assert!(!world.history(*key).await.contains(news), "{news} has overtaken the one that fails");
-    }
-    world.outside.mend();
-    instance.engine.resume(0);
-    world.applied(failing, &[&format!("news {fails}: mended")]).await;
-    for (key, news) in &behind {
-        world.applied_somewhere(*key, news).await;
-    }
+    assert_eq!(world.history(refused).await, Vec::<String>::new());
+    assert_eq!(world.count("SELECT count(*) FROM held").await, 1);
+    world.refuse_666(false).await;
+    world.applied(refused, &[&format!("news {fails}: add 666")]).await;
     world.settled().await;
     instance.stop().await;
     world.finish().await;
-}
-
-async fn backlog_of(world: &World, partition: i32) -> Vec<(i64, String)> {
-    let mut expected = Vec::new();
-    for n in 0..KEYS / 2 {
-        let key = key_of(partition, n);
-        expected.push((key, format!("news {}: add 2", world.news(key, Act::Add(2)).await)));
-    }
-    expected
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

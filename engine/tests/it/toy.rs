@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
+pub(crate) use crate::acts::{Act, Ask};
 use crate::outside::Outside;
 
 pub(crate) const COMMANDS: &str = "toy.commands";
@@ -37,38 +38,6 @@ static INPUTS: [InputTopic; 2] =
     [InputTopic { name: COMMANDS, kind: TopicKind::Commands }, InputTopic { name: FOREIGN, kind: TopicKind::Events }];
 static TABLES: [Table; 2] =
     [Table { name: "entries", key: "key", read_model: false }, Table { name: "news", key: "key", read_model: true }];
-
-/// What a command or a foreign event asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Act {
-    /// Adds to the sum.
-    Add(i64),
-    /// Is refused.
-    Refuse,
-    /// Sets the timer so many milliseconds from now.
-    Remind(i64),
-    /// Clears the timer.
-    Settle,
-    /// Asks for the effect.
-    Call,
-    /// Changes nothing.
-    Ignore,
-    /// Fails until the outside is mended.
-    Fail,
-}
-
-/// A record of an input topic.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Ask {
-    #[serde(rename = "type")]
-    pub(crate) kind: String,
-    pub(crate) key: i64,
-    /// The command's ID, or the number of the foreign event.
-    pub(crate) id: i64,
-    pub(crate) act: Act,
-}
 
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -198,6 +167,10 @@ impl Service for Toy {
         Some(if ask.kind == known { known } else { "toy.Other" })
     }
 
+    fn kind(&self, _topic: &str, type_name: &str) -> Option<&'static str> {
+        [COMMAND, NEWS].contains(&type_name).then_some("entry")
+    }
+
     fn decode_own(&self, _codec: &Codec, value: &[u8]) -> Result<Happened, DecodeError> {
         serde_json::from_slice(value)
             .map_err(|error| DecodeError::Damaged { type_name: HAPPENED, reason: error.to_string() })
@@ -253,15 +226,35 @@ impl Service for Toy {
                 Err(Failure { code: "BAD", message: "it cannot be applied".to_owned() })
             }
             Input::News(ask) => Ok(Some(asked(ask, now, "news"))),
+            Input::Timer(_) if self.outside.refuses_timers() => {
+                Err(Failure { code: "LATE", message: "the timer cannot be applied".to_owned() })
+            }
             Input::Timer(_) => {
                 let due = entry.due.is_some_and(|(at, _)| at <= now.0);
                 Ok(due.then(|| Happened { what: "reminded".to_owned(), settles: true, ..event }))
+            }
+            Input::Answer(..) if self.outside.refuses_answers() => {
+                Err(Failure { code: "ODD", message: "the answer cannot be applied".to_owned() })
             }
             Input::Answer(_, text) => {
                 let what = format!("answer {text}");
                 Ok(entry.call.map(|_| Happened { what, answers: true, ..event }))
             }
         }
+    }
+
+    fn refuse(&self, _states: &States, input: &Input, reason: &str) -> Option<Happened> {
+        let Input::Command(ask) = input else { return None };
+        let refused = Some(reason.to_owned());
+        let what = format!("command {}: {reason}", ask.id);
+        Some(Happened {
+            kind: HAPPENED.to_owned(),
+            key: ask.key,
+            what,
+            command: Some(ask.id),
+            refused,
+            ..Happened::default()
+        })
     }
 
     fn evolve(&self, states: &mut States, event: &Recorded<Happened>) {
@@ -330,26 +323,37 @@ impl Service for Toy {
         conn: &mut PgConnection,
         partition: i32,
         window: Window,
+        resting: &[i64],
     ) -> Result<Vec<DueTimer<Input>>, sqlx::Error> {
         let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
             "SELECT key, due_event, due_sequence FROM entries
-             WHERE partition = $1 AND due_at >= $2 AND due_at <= $3 ORDER BY due_at LIMIT $4",
+             WHERE partition = $1 AND due_at >= $2 AND due_at <= $3 AND key <> ALL($5)
+             ORDER BY due_at LIMIT $4",
         )
         .bind(partition)
         .bind(window.from.0)
         .bind(window.until.0)
         .bind(window.limit)
+        .bind(resting)
         .fetch_all(conn)
         .await?;
-        let timer = |(key, event, sequence)| DueTimer { input: Input::Timer(key), set_by: set_by((event, sequence)) };
+        let timer =
+            |(key, event, sequence)| DueTimer { key, input: Input::Timer(key), set_by: set_by((event, sequence)) };
         Ok(rows.into_iter().map(timer).collect())
     }
 
-    async fn next_timer(&self, conn: &mut PgConnection, partition: i32) -> Result<Option<Timestamp>, sqlx::Error> {
-        let (next,): (Option<i64>,) = sqlx::query_as("SELECT min(due_at) FROM entries WHERE partition = $1")
-            .bind(partition)
-            .fetch_one(conn)
-            .await?;
+    async fn next_timer(
+        &self,
+        conn: &mut PgConnection,
+        partition: i32,
+        resting: &[i64],
+    ) -> Result<Option<Timestamp>, sqlx::Error> {
+        let (next,): (Option<i64>,) =
+            sqlx::query_as("SELECT min(due_at) FROM entries WHERE partition = $1 AND key <> ALL($2)")
+                .bind(partition)
+                .bind(resting)
+                .fetch_one(conn)
+                .await?;
         Ok(next.map(Timestamp))
     }
 

@@ -22,7 +22,7 @@ use events::codec::Codec;
 use events::envelope::{self, Envelope, Headers};
 use events::partition::partition_of;
 use events::time::Timestamp;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -64,6 +64,8 @@ pub(crate) struct Launch {
     pub(crate) kafka: Arc<Kafka>,
     pub(crate) url: String,
     pub(crate) settings: Settings,
+    /// Of its pool.
+    pub(crate) connections: u32,
 }
 
 /// A key of this partition, the n-th.
@@ -119,8 +121,12 @@ impl World {
     }
 
     pub(crate) fn usual(&self) -> Launch {
-        let settings = Settings { timer_grace: Duration::from_secs(1), ..Settings::new("here") };
-        Launch { kafka: Arc::clone(&self.kafka), url: self.database.url.clone(), settings }
+        let settings = Settings {
+            timer_grace: Duration::from_secs(1),
+            retry_delays: [200, 500, 1_000, 2_000].map(Duration::from_millis).into(),
+            ..Settings::new("here")
+        };
+        Launch { kafka: Arc::clone(&self.kafka), url: self.database.url.clone(), settings, connections: 4 }
     }
 
     pub(crate) async fn launch(&self, launch: Launch) -> anyhow::Result<Instance> {
@@ -133,11 +139,6 @@ impl World {
         let instance = self.launch(self.usual()).await.unwrap();
         instance.live(PARTITIONS).await;
         instance
-    }
-
-    /// A usual instance that may not become live altogether.
-    pub(crate) async fn start_some(&self) -> Instance {
-        self.launch(self.usual()).await.unwrap()
     }
 
     /// Appends a command; returns its ID.
@@ -158,14 +159,24 @@ impl World {
 
     /// Appends the next foreign event of the key's partition; returns its sequence there.
     pub(crate) async fn news(&self, key: i64, act: Act) -> i64 {
-        let sequence = {
-            let mut sequences = self.sequences.lock().unwrap();
-            let sequence = sequences.entry(home(key)).or_insert(0);
-            *sequence += 1;
-            *sequence
-        };
+        let sequence = self.next_news(key);
         self.news_again(key, sequence, act).await;
         sequence
+    }
+
+    /// Appends these bytes as the next foreign event of the key's partition; returns its sequence there.
+    pub(crate) async fn news_bytes(&self, key: i64, bytes: &[u8]) -> i64 {
+        let sequence = self.next_news(key);
+        let headers = headers(NEWS, "other-svc", 1_000 + sequence, key, Some(sequence));
+        self.raw(FOREIGN, home(key), Some(key.to_string().as_bytes()), Some(bytes), &headers).await;
+        sequence
+    }
+
+    fn next_news(&self, key: i64) -> i64 {
+        let mut sequences = self.sequences.lock().unwrap();
+        let sequence = sequences.entry(home(key)).or_insert(0);
+        *sequence += 1;
+        *sequence
     }
 
     /// Appends a foreign event of this sequence.
@@ -298,24 +309,6 @@ impl World {
         }
     }
 
-    /// Makes the broker refuse every record of the own events topic, or take them again.
-    pub(crate) async fn refuse_events(&self, refuse: bool) {
-        let admin: AdminClient<DefaultClientContext> = self.kafka.reader_config().create().unwrap();
-        let topic = self.kafka.topic(EVENTS);
-        let bytes = if refuse { "1" } else { "1000000" };
-        let config = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", bytes);
-        let altered = admin.alter_configs([&config], &AdminOptions::new()).await.unwrap();
-        assert!(altered.iter().all(Result::is_ok), "{altered:?}");
-        // Until the broker has learned it from its controller.
-        eventually(SOON, async || {
-            let topic = ResourceSpecifier::Topic(&topic);
-            let described = admin.describe_configs([&topic], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
-            let found = described.entry_map().get("max.message.bytes").and_then(|entry| entry.value.clone());
-            if found.as_deref() == Some(bytes) { Ok(()) } else { Err(found) }
-        })
-        .await;
-    }
-
     /// Rebuilds the database behind a pool from the log.
     pub(crate) async fn rebuild(&self, pool: &PgPool, batch_max: usize) -> anyhow::Result<Report> {
         let service = Arc::new(Toy { with_model: self.with_model, ..Toy::default() });
@@ -358,8 +351,11 @@ impl World {
 
 impl Instance {
     pub(crate) async fn launch(toy: Toy, launch: Launch, registry: &str) -> anyhow::Result<Self> {
-        let options =
-            PoolOptions { acquire_timeout: Duration::from_secs(1), plans: Plans::ByKey, ..PoolOptions::new("toy", 4) };
+        let options = PoolOptions {
+            acquire_timeout: Duration::from_secs(1),
+            plans: Plans::ByKey,
+            ..PoolOptions::new("toy", launch.connections)
+        };
         let pool = pool::connect(&launch.url, options).await?;
         let parts = Parts {
             service: Arc::new(toy),

@@ -224,14 +224,14 @@ async fn the_fold_of_the_events_gives_the_live_rows() {
     let more = [captured(1, false).unwrap(), inventory(short).unwrap(), cancel(1), cancel(3)];
     log.extend(batch(&mut live, &more, 5).await);
     let window = Window { from: Timestamp(0), until: NOW.plus(Duration::from_secs(900)), limit: 10 };
-    let timers = SERVICE.due_timers(&mut live, P, window).await.unwrap();
+    let timers = SERVICE.due_timers(&mut live, P, window, &[]).await.unwrap();
     let due: Vec<Input> = timers.into_iter().map(|timer| timer.input).collect();
     assert_eq!(due.len(), 1);
     log.extend(batch(&mut live, &due, 9).await);
     let expected = ["OrderPlaced", "OrderPlaced", "OrderRejected", "OrderPlaced", "OrderConfirmed", "OrderCancelled"];
     assert_eq!(names(&log)[..6], expected);
     assert_eq!(names(&log)[6..], ["CommandRefused", "CommandRefused", "OrderExpired"]);
-    assert_eq!(SERVICE.next_timer(&mut live, P).await.unwrap(), None);
+    assert_eq!(SERVICE.next_timer(&mut live, P, &[]).await.unwrap(), None);
 
     for size in [1, 2, 100] {
         let folded = database::migrated().await;

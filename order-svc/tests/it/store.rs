@@ -103,7 +103,7 @@ async fn an_order_that_moves_on_keeps_what_it_was_placed_with() {
     after.insert(OrderId(4), placed(4, "c-1"));
     assert_eq!(store::load_orders(&mut conn, &[1, 2, 3, 4]).await.unwrap(), after);
     let window = Window { from: Timestamp(0), until: Timestamp(T0 + 1_000_000), limit: 10 };
-    assert_eq!(store::due_timers(&mut conn, 0, window).await.unwrap().len(), 1, "the others have none any more");
+    assert_eq!(store::due_timers(&mut conn, 0, window, &[]).await.unwrap().len(), 1, "the others have none any more");
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn an_order_that_has_a_row_gets_no_second_one() {
 async fn timers_are_those_of_the_partition_and_the_window() {
     let pool = database::migrated().await;
     let mut conn = pool.acquire().await.unwrap();
-    assert_eq!(store::next_timer(&mut conn, 0).await.unwrap(), None);
+    assert_eq!(store::next_timer(&mut conn, 0, &[]).await.unwrap(), None);
     let two = Homes { partitions: 2 };
     let of = |partition| (1..).filter(move |id| two.of(*id) == partition);
     let zero: Vec<i64> = of(0).take(3).collect();
@@ -140,13 +140,17 @@ async fn timers_are_those_of_the_partition_and_the_window() {
 
     let due = |n: i64| Timestamp(T0 + 900_000 + n);
     let mark = |n: i64| (OrderId(n), SetBy { event_id: EventId(n + 1_000), sequence: n });
-    assert_eq!(store::next_timer(&mut conn, 0).await.unwrap(), Some(due(zero[0])));
-    assert_eq!(store::next_timer(&mut conn, 1).await.unwrap(), Some(due(one[0])));
+    assert_eq!(store::next_timer(&mut conn, 0, &[]).await.unwrap(), Some(due(zero[0])));
+    assert_eq!(store::next_timer(&mut conn, 1, &[]).await.unwrap(), Some(due(one[0])));
     let window = |from, until, limit| Window { from, until, limit };
-    let timers = store::due_timers(&mut conn, 0, window(Timestamp(0), due(zero[1]), 10)).await.unwrap();
+    let timers = store::due_timers(&mut conn, 0, window(Timestamp(0), due(zero[1]), 10), &[]).await.unwrap();
     assert_eq!(timers, [mark(zero[0]), mark(zero[1])]);
-    let timers = store::due_timers(&mut conn, 0, window(due(zero[1]), due(zero[2]), 1)).await.unwrap();
+    let timers = store::due_timers(&mut conn, 0, window(due(zero[1]), due(zero[2]), 1), &[]).await.unwrap();
     assert_eq!(timers, [mark(zero[1])]);
+    let resting = [zero[0], zero[1]];
+    let timers = store::due_timers(&mut conn, 0, window(Timestamp(0), due(zero[2]), 10), &resting).await.unwrap();
+    assert_eq!(timers, [mark(zero[2])]);
+    assert_eq!(store::next_timer(&mut conn, 0, &resting).await.unwrap(), Some(due(zero[2])));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli_desk::Dlq;
 use crate::duration::duration;
 use crate::services::ServiceName;
 
@@ -87,6 +88,16 @@ pub(crate) enum Command {
     Processors {
         #[command(subcommand)]
         what: Option<Processors>,
+    },
+    /// Show records that are held, and what waits behind them
+    Held {
+        /// Whose; all four by default
+        service: Option<ServiceName>,
+    },
+    /// The dead-letter desk: list, show, redrive, discard
+    Dlq {
+        #[command(subcommand)]
+        what: Dlq,
     },
     /// Import a year of real grocery baskets (The Complete Journey) as orders
     Import(Import),

@@ -8,10 +8,13 @@
 mod baskets;
 mod bench;
 pub mod cli;
+mod cli_desk;
 mod client;
 mod decode;
 mod decoded;
 mod demo;
+mod desk;
+mod dlq;
 mod duration;
 mod history;
 mod import;
@@ -60,6 +63,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Decode(args) => decode::run(&settings, &args).await,
         Command::Lag => lag::run(&settings, out).await,
         Command::Processors { what } => processors::run(&settings, out, what).await,
+        Command::Held { service } => dlq::held(&settings, out, service).await,
+        Command::Dlq { what } => dlq::run(&settings, out, what).await,
         Command::Import(args) => import::run(&settings, out, args).await,
         Command::Rebuild(args) => rebuild::run(&settings, out, &args).await,
         Command::Verify(args) => verify::run(&settings, out, &args).await,

@@ -1,0 +1,114 @@
+//! Records that cannot be applied, as an operator meets them: they are held and then dead, everything else goes on, and
+//! when the cause is mended one command brings them through.
+//!
+//! The cause is a trigger in a service's database, as a mistaken constraint would be.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use e2e::check;
+use e2e::client::{Client, eventually, order, place, stocked_product, wait_for_status};
+use e2e::stack::{Options, Stack};
+use serde_json::Value;
+use sqlx::{Connection, Executor, PgConnection};
+
+const NEVER_CONFIRMED: &str = "
+    CREATE FUNCTION never_confirmed() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.status = 'CONFIRMED' THEN RAISE EXCEPTION 'never' USING ERRCODE = '23514'; END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER never_confirmed BEFORE INSERT OR UPDATE ON projection.orders FOR EACH ROW
+    EXECUTE FUNCTION never_confirmed();";
+const MENDED: &str = "DROP TRIGGER never_confirmed ON projection.orders; DROP FUNCTION never_confirmed();";
+
+/// Runs orderctl with `--json`; its last line, and whether it succeeded.
+fn ask(stack: &Stack, arguments: &[&str]) -> anyhow::Result<(bool, Value)> {
+    let (succeeded, printed, said) = stack.try_orderctl(&[&["--json"], arguments].concat())?;
+    let last = printed.lines().last().with_context(|| format!("{arguments:?} printed nothing: {said}"))?;
+    Ok((succeeded, serde_json::from_str(last)?))
+}
+
+/// The dead letters of a service, by what they fail of, as soon as there are so many.
+async fn dead(stack: &Stack, service: &str, count: u64) -> anyhow::Result<Value> {
+    eventually("dead letters", Duration::from_secs(60), async || {
+        let (_, groups) = ask(stack, &["dlq", "list", service])?;
+        let found: u64 = groups.as_array().into_iter().flatten().filter_map(|group| group["count"].as_u64()).sum();
+        Ok(if found == count { Ok(groups) } else { Err(groups.to_string()) })
+    })
+    .await
+}
+
+/// Bytes that mean nothing, as a stranger might append them.
+fn garbage(stack: &Stack, topic: &str) -> anyhow::Result<()> {
+    let topic = format!("{}{topic}", stack.prefix);
+    let mut kcat = Command::new("kcat")
+        .args(["-q", "-P", "-b", &stack.kafka, "-t", &topic, "-p", "0", "-k", "1"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("starting kcat; `cargo verify` installs it")?;
+    kcat.stdin.take().context("kcat's stdin")?.write_all(b"no bytes of ours")?;
+    ensure!(kcat.wait()?.success(), "kcat failed");
+    Ok(())
+}
+
+async fn run(stack: &mut Stack) -> anyhow::Result<()> {
+    let mut database = PgConnection::connect(&stack.databases["order-svc"]).await?;
+    let customer = Client::customer(stack, "gerd")?;
+    let product = stocked_product(stack, 100, 100).await?;
+    database.execute(NEVER_CONFIRMED).await?;
+    let mut paid = Vec::new();
+    for _ in 0..5 {
+        paid.push(place(stack, &customer, &order(&[(&product, 1)], "pm_ok")).await?);
+    }
+    garbage(stack, "order.commands")?;
+    let groups = dead(stack, "order-svc", 6).await?;
+    let fails = &groups[0];
+    ensure!(fails["class"] == "failed" && fails["code"] == "23514" && fails["count"] == 5, "{groups}");
+    ensure!(fails["event_type"] == "orderlog.payment.PaymentCaptured", "{groups}");
+    ensure!(groups[1]["class"] == "poison" && groups[1]["code"] == "NOT_AVRO", "{groups}");
+    // Everything else goes on, on the same partitions too, and the service is ready.
+    for _ in 0..3 {
+        let declined = place(stack, &customer, &order(&[(&product, 1)], "pm_declined")).await?;
+        wait_for_status(stack, &customer, &declined, "CANCELLED").await?;
+    }
+    stack.wait_until_ready().await?;
+
+    let group = fails["group"].as_str().context("a group")?;
+    let chosen = ["order-svc", "--group", group, "--reason", "constraint dropped"];
+    let redrive = |more: &[&'static str]| ask(stack, &[&["dlq", "redrive"], &chosen[..], more].concat());
+    let (_, forecast) = redrive(&["--dry-run"])?;
+    ensure!(forecast[0]["applied"] == false && forecast[0]["outcome"].to_string().contains("never"), "{forecast}");
+    // The fix is wrong: the ramp stops with its first record.
+    let (succeeded, driven) = redrive(&["--ramp"])?;
+    ensure!(!succeeded && driven["stopped"] == true && driven["kept"] == 1 && driven["settled"] == 0, "{driven}");
+
+    database.execute(MENDED).await?;
+    let (_, forecast) = redrive(&["--dry-run"])?;
+    ensure!(forecast[0]["outcome"] == "orderlog.order.OrderConfirmed", "{forecast}");
+    let (succeeded, driven) = redrive(&["--ramp"])?;
+    ensure!(succeeded && driven["settled"] == 5 && driven["stopped"] == false, "{driven}");
+    for id in &paid {
+        wait_for_status(stack, &customer, id, "CONFIRMED").await?;
+    }
+    let poison = groups[1]["group"].as_str().context("a group")?;
+    let (succeeded, driven) =
+        ask(stack, &["dlq", "discard", "order-svc", "--group", poison, "--reason", "a stranger's"])?;
+    ensure!(succeeded && driven["settled"] == 1, "{driven}");
+    dead(stack, "order-svc", 0).await?;
+    let (_, held) = ask(stack, &["held"])?;
+    ensure!(held.as_array().is_some_and(Vec::is_empty), "{held}");
+    check::everything(stack).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_redriven_when_their_cause_is_mended() -> anyhow::Result<()> {
+    let mut stack = Stack::start(&Options::default()).await?;
+    if let Err(error) = run(&mut stack).await {
+        panic!("{error:#}\nlogs: {}", stack.keep_logs().display());
+    }
+    Ok(())
+}

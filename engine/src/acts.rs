@@ -1,0 +1,118 @@
+//! What operators want done about held and dead records: rows that the owning processor reads and deletes in the batch that
+//! does it, so that nobody writes a topic or a table past it.
+//!
+//! Who may ask, and what is shown, is [`crate::desk`]'s.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tracing::debug;
+
+use crate::held::Source;
+use crate::service::Service;
+use crate::shared::Shared;
+
+/// How often a process looks for acts.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Acts that a processor takes at once.
+pub(crate) const TAKEN_MAX: i64 = 500;
+
+/// What becomes of a record by an operator's will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// It is tried again.
+    Redrive,
+    /// It is settled without being applied; a command is refused.
+    Discard,
+}
+
+impl Deed {
+    /// As the table and the API write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redrive => "redrive",
+            Self::Discard => "discard",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Redrive, Self::Discard].into_iter().find(|deed| deed.as_str() == text)
+    }
+}
+
+/// One record's act.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Act {
+    pub(crate) id: i64,
+    pub(crate) deed: Deed,
+    /// Who wants it: the `sub` of the token.
+    pub(crate) sub: String,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// Partitions for which acts wait.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(Mutex<HashSet<i32>>);
+
+impl Waiting {
+    /// True when acts of this partition wait to be read; asked once per look.
+    pub(crate) fn take(&self, partition: i32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition)
+    }
+
+    fn set(&self, partitions: impl IntoIterator<Item = i32>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions);
+    }
+}
+
+/// Looks for acts as long as the engine runs.
+pub(crate) async fn look<S: Service>(shared: Weak<Shared<S>>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        // In a task: a time-out elsewhere must not drop a statement half-way.
+        let asked = Arc::clone(&shared);
+        let found = tokio::spawn(async move {
+            let mut conn = asked.pool.acquire().await?;
+            sqlx::query_as::<_, (i32,)>("SELECT DISTINCT partition FROM acts").fetch_all(&mut *conn).await
+        });
+        match found.await {
+            Ok(Ok(rows)) => shared.acts.set(rows.into_iter().map(|(partition,)| partition)),
+            Ok(Err(error)) => debug!(%error, "looking for acts of operators"),
+            Err(error) => debug!(%error, "looking for acts of operators"),
+        }
+    }
+}
+
+/// The acts of a processor, the oldest first. One about a topic that this build does not read is left out.
+pub(crate) async fn read(
+    conn: &mut PgConnection,
+    partition: i32,
+    topics: &[String],
+) -> Result<Vec<(Source, Act)>, sqlx::Error> {
+    let rows: Vec<(i64, String, i64, String, String, String)> = sqlx::query_as(
+        "SELECT id, topic, source_offset, act, sub, reason FROM acts WHERE partition = $1 ORDER BY id LIMIT $2",
+    )
+    .bind(partition)
+    .bind(TAKEN_MAX)
+    .fetch_all(conn)
+    .await?;
+    let act = |(id, topic, offset, act, sub, reason): (i64, String, i64, String, String, String)| {
+        let topic = topics.iter().position(|name| *name == topic)?;
+        Some(((topic, offset), Act { id, deed: Deed::parse(&act)?, sub, reason }))
+    };
+    Ok(rows.into_iter().filter_map(act).collect())
+}
+
+/// Forgets acts that are done.
+pub(crate) async fn forget(conn: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query("DELETE FROM acts WHERE id = ANY($1)").bind(ids).execute(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,362 @@
+//! Held records of a processor: which keys wait, which of their records is tried next, and when (DESIGN §5).
+//!
+//! Pure bookkeeping of what the table `held` says; its statements are [`crate::held_store`]'s, what a batch makes of a held
+//! record is [`crate::decision`]'s. A record that failed keeps the later records of its aggregate waiting in the order of the
+//! log; other keys flow.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::time::Timestamp;
+
+use crate::acts::Act;
+use crate::intake::Input;
+use crate::letter::{Class, Flaw, Step, Told};
+use crate::record::Record;
+use crate::service::Service;
+use crate::shared::Shared;
+
+/// Records of one key that one batch tries, the head and what waits behind it.
+const CHAIN_MAX: usize = 100;
+/// Records of one key, or of one partition, that may be held; at the limit the partition pauses.
+const KEY_MAX: usize = 1_000;
+const PARTITION_MAX: usize = 10_000;
+
+/// Where a held record lies: its input topic, by its place in the service's list, and its offset.
+pub(crate) type Source = (usize, i64);
+
+/// A row of the table.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    /// The original record, as far as its letters hold it.
+    pub(crate) record: Record,
+    pub(crate) source_sequence: Option<i64>,
+    /// The order within a key: the sequence of the letter that held it; 0 when it was dead at once.
+    pub(crate) number: i64,
+    /// Not tried again unless an operator wants it.
+    pub(crate) dead: bool,
+    pub(crate) flaw: Flaw,
+    /// How often it was tried.
+    pub(crate) attempts: u32,
+    pub(crate) first_at: Timestamp,
+    pub(crate) last_at: Timestamp,
+}
+
+impl Row {
+    /// What the letter of this sequence leaves; `None` when it settles its record.
+    pub(crate) fn told(told: Told, sequence: i64) -> Option<Self> {
+        let Told { step, record, source_sequence, flaw, attempts, first_at, last_at } = told;
+        let (dead, number) = match step {
+            Step::Settled => return None,
+            Step::Held => (false, sequence),
+            Step::Failed => (false, 0),
+            Step::Died => (true, 0),
+        };
+        Some(Self { record, source_sequence, number, dead, flaw, attempts, first_at, last_at })
+    }
+
+    /// The number that the record has as its key.
+    pub(crate) fn key(&self) -> Option<i64> {
+        key_number(&self.record)
+    }
+}
+
+/// The number that a record has as its key; `None` when it is no aggregate's ID.
+pub(crate) fn key_number(record: &Record) -> Option<i64> {
+    std::str::from_utf8(record.key.as_deref()?).ok()?.parse().ok()
+}
+
+/// Which kind of aggregate a record is about, as far as its headers tell.
+pub(crate) fn kind_of<S: Service>(shared: &Shared<S>, record: &Record) -> Option<&'static str> {
+    let topic = shared.inputs.iter().position(|name| **name == *record.topic)?;
+    let type_name = events::envelope::text(&record.headers, events::envelope::name::TYPE)?;
+    shared.service.kind(shared.description.inputs[topic].name, type_name)
+}
+
+/// A held or dead record that is tried again, or discarded.
+#[derive(Debug)]
+pub(crate) struct Retry<I> {
+    pub(crate) source: Source,
+    pub(crate) row: Row,
+    /// The operator who wants it; none when it is due by itself.
+    pub(crate) act: Option<Act>,
+    /// What it is by now; `None` when this service has no interest in it.
+    pub(crate) judged: Result<Option<Box<Input<I>>>, Flaw>,
+}
+
+/// What is kept in memory of a row that keeps its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) source: Source,
+    pub(crate) number: i64,
+    /// `None` stands before all kinds of its key.
+    pub(crate) kind: Option<&'static str>,
+    pub(crate) dead: bool,
+    pub(crate) attempts: u32,
+    pub(crate) last_at: Timestamp,
+}
+
+impl Entry {
+    /// True when the two may not overtake each other.
+    pub(crate) fn meets(&self, kind: Option<&'static str>) -> bool {
+        self.kind.is_none() || kind.is_none() || self.kind == kind
+    }
+}
+
+/// True when a record of this kind must wait behind something of its key's queue.
+pub(crate) fn keeps(queue: &[Entry], kind: Option<&'static str>) -> bool {
+    queue.iter().any(|entry| entry.meets(kind))
+}
+
+/// The held records of a processor that keep their keys waiting.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    /// By key, each in the order of the log.
+    keys: HashMap<i64, Vec<Entry>>,
+    /// When each key's next head is tried.
+    due: BTreeSet<(Timestamp, i64)>,
+    delays: Arc<[Duration]>,
+    records: usize,
+    /// Keys whose queue is as long as one may be.
+    long: BTreeSet<i64>,
+}
+
+impl Queues {
+    pub(crate) fn new(delays: Arc<[Duration]>, entries: Vec<(i64, Entry)>) -> Self {
+        let mut queues = Self { keys: HashMap::new(), due: BTreeSet::new(), delays, records: 0, long: BTreeSet::new() };
+        let mut keys = HashMap::<i64, Vec<Entry>>::new();
+        for (key, entry) in entries {
+            keys.entry(key).or_default().push(entry);
+        }
+        for (key, mut queue) in keys {
+            queue.sort_unstable_by_key(|entry| (entry.number, entry.source));
+            queues.replace(key, queue);
+        }
+        queues
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// How many records wait.
+    pub(crate) fn len(&self) -> usize {
+        self.records
+    }
+
+    /// The queue of a key; empty when nothing of it is held.
+    pub(crate) fn queue(&self, key: i64) -> &[Entry] {
+        self.keys.get(&key).map_or(&[], Vec::as_slice)
+    }
+
+    /// True when something of this key is held: its timers and effects rest.
+    pub(crate) fn rests(&self, key: i64) -> bool {
+        self.keys.contains_key(&key)
+    }
+
+    /// All keys of which something is held.
+    pub(crate) fn resting(&self) -> impl Iterator<Item = i64> {
+        self.keys.keys().copied()
+    }
+
+    /// Takes in what a batch left of a key's queue. True when the key is free again.
+    pub(crate) fn replace(&mut self, key: i64, queue: Vec<Entry>) -> bool {
+        let before = self.keys.remove(&key).unwrap_or_default();
+        self.records -= before.len();
+        if let Some(time) = self.next_of(&before) {
+            self.due.remove(&(time, key));
+        }
+        self.long.remove(&key);
+        if queue.is_empty() {
+            return !before.is_empty();
+        }
+        self.records += queue.len();
+        if queue.len() >= KEY_MAX {
+            self.long.insert(key);
+        }
+        if let Some(time) = self.next_of(&queue) {
+            self.due.insert((time, key));
+        }
+        self.keys.insert(key, queue);
+        false
+    }
+
+    /// When the next head of a queue is tried, if one is.
+    fn next_of(&self, queue: &[Entry]) -> Option<Timestamp> {
+        let heads = queue.iter().enumerate().filter(|(at, entry)| !keeps(&queue[..*at], entry.kind));
+        heads.filter_map(|(_, entry)| self.time_of(entry)).min()
+    }
+
+    fn time_of(&self, entry: &Entry) -> Option<Timestamp> {
+        if entry.dead {
+            return None;
+        }
+        let Some(failed) = entry.attempts.checked_sub(1) else { return Some(Timestamp(i64::MIN)) };
+        let delay = self.delays.get(failed as usize).or(self.delays.last()).copied().unwrap_or_default();
+        Some(entry.last_at.plus(delay))
+    }
+
+    /// When a head must be tried next.
+    pub(crate) fn next_time(&self) -> Option<Timestamp> {
+        self.due.first().map(|(time, _)| *time)
+    }
+
+    /// The records to try now, each behind those that it waits for.
+    pub(crate) fn due(&self, now: Timestamp, most: usize) -> Vec<Source> {
+        let mut due = Vec::new();
+        for (_, key) in self.due.iter().take_while(|(time, _)| *time <= now) {
+            let queue = &self.keys[key];
+            let mut left_out: Vec<Entry> = Vec::new();
+            for (at, entry) in queue.iter().enumerate().take(CHAIN_MAX) {
+                let is_head = !keeps(&queue[..at], entry.kind);
+                let time = self.time_of(entry).filter(|time| !is_head || *time <= now);
+                if time.is_none() || keeps(&left_out, entry.kind) {
+                    left_out.push(*entry);
+                } else {
+                    due.push(entry.source);
+                }
+            }
+            if due.len() >= most {
+                break;
+            }
+        }
+        due
+    }
+
+    /// Why nothing more may be taken in, if it may not.
+    pub(crate) fn full(&self) -> Option<String> {
+        if let Some(key) = self.long.first() {
+            return Some(format!(
+                "{} records of key {key} wait behind one that cannot be applied",
+                self.queue(*key).len()
+            ));
+        }
+        (self.records >= PARTITION_MAX).then(|| format!("{} records are held, as many as may be", self.records))
+    }
+}
+
+/// What becomes of a held record whose attempt failed.
+pub(crate) fn relapse(row: &Row, flaw: &Flaw, delays: &[Duration]) -> (Step, u32) {
+    let attempts = row.attempts + 1;
+    let hopeless = row.dead || flaw.class != Class::Failed || attempts as usize > delays.len();
+    (if hopeless { Step::Died } else { Step::Failed }, attempts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000);
+    const ORDER: Option<&str> = Some("order");
+    const PRODUCT: Option<&str> = Some("product");
+
+    fn delays() -> Arc<[Duration]> {
+        [5, 30].map(Duration::from_secs).into()
+    }
+
+    fn entry(number: i64, kind: Option<&'static str>) -> Entry {
+        Entry { source: (0, number), number, kind, dead: false, attempts: 0, last_at: NOW }
+    }
+
+    fn failed(attempts: u32, entry: Entry) -> Entry {
+        Entry { attempts, ..entry }
+    }
+
+    fn numbers(queues: &Queues, now: Timestamp) -> Vec<i64> {
+        queues.due(now, 500).into_iter().map(|(_, number)| number).collect()
+    }
+
+    #[test]
+    fn a_head_is_tried_when_its_delay_is_over_with_all_that_wait_behind_it() {
+        let queue = [failed(1, entry(1, ORDER)), entry(2, ORDER), entry(3, ORDER)];
+        let queues = Queues::new(delays(), queue.iter().rev().map(|entry| (7, *entry)).collect());
+        assert_eq!(queues.next_time(), Some(NOW.plus(Duration::from_secs(5))));
+        assert_eq!(numbers(&queues, NOW.plus(Duration::from_millis(4_999))), Vec::<i64>::new());
+        assert_eq!(numbers(&queues, NOW.plus(Duration::from_secs(5))), [1, 2, 3]);
+    }
+
+    #[test]
+    fn delays_follow_the_attempts_and_the_last_one_stays() {
+        for (attempts, seconds) in [(1, 5), (2, 30), (3, 30)] {
+            let queues = Queues::new(delays(), vec![(7, failed(attempts, entry(1, ORDER)))]);
+            assert_eq!(queues.next_time(), Some(NOW.plus(Duration::from_secs(seconds))), "{attempts}");
+        }
+    }
+
+    #[test]
+    fn a_follower_whose_head_is_through_is_tried_at_once() {
+        let queues = Queues::new(delays(), vec![(7, entry(2, ORDER))]);
+        assert_eq!(numbers(&queues, NOW), [2]);
+    }
+
+    #[test]
+    fn nothing_passes_a_dead_head() {
+        let dead = Entry { dead: true, ..failed(5, entry(1, ORDER)) };
+        let queues = Queues::new(delays(), vec![(7, dead), (7, entry(2, ORDER)), (7, entry(3, PRODUCT))]);
+        assert_eq!(numbers(&queues, NOW), [3], "another aggregate with the same number");
+        assert!(keeps(queues.queue(7), ORDER));
+        let dead = Entry { kind: None, ..dead };
+        let queues = Queues::new(delays(), vec![(7, dead), (7, entry(2, ORDER)), (7, entry(3, PRODUCT))]);
+        assert_eq!(numbers(&queues, NOW), Vec::<i64>::new());
+        assert_eq!(queues.next_time(), None);
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_kind_waits_for_all_kinds() {
+        let queue = [failed(1, entry(1, ORDER)), entry(2, PRODUCT), entry(3, None), entry(4, PRODUCT)];
+        let queues = Queues::new(delays(), queue.iter().map(|entry| (7, *entry)).collect());
+        assert_eq!(numbers(&queues, NOW), [2]);
+        assert_eq!(numbers(&queues, NOW.plus(Duration::from_secs(5))), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_key_is_free_when_its_queue_is_through() {
+        let mut queues = Queues::new(delays(), vec![(7, entry(1, ORDER)), (7, entry(2, ORDER)), (8, entry(3, ORDER))]);
+        assert_eq!(queues.len(), 3);
+        assert!(!queues.replace(7, vec![entry(2, ORDER)]));
+        assert!(queues.rests(7));
+        assert!(queues.replace(7, Vec::new()));
+        assert!(!queues.rests(7));
+        assert!(!queues.replace(7, Vec::new()), "it was free before");
+        assert_eq!((queues.len(), numbers(&queues, NOW)), (1, vec![3]));
+    }
+
+    #[test]
+    fn too_many_records_say_so() {
+        let of_one_key = (0..1_000).map(|number| (7, failed(1, entry(number, ORDER)))).collect();
+        assert!(Queues::new(delays(), of_one_key).full().unwrap().contains("key 7"));
+        let of_many = |count| (0..count).map(|number| (number, failed(1, entry(number, ORDER)))).collect();
+        assert_eq!(Queues::new(delays(), of_many(9_999)).full(), None);
+        assert!(Queues::new(delays(), of_many(10_000)).full().is_some());
+    }
+
+    #[test]
+    fn attempts_end_after_the_last_delay() {
+        let flaw = |class| Flaw { class, code: "X".into(), message: String::new() };
+        let row = |attempts, dead| Row {
+            record: Record {
+                topic: "t".into(),
+                partition: 0,
+                offset: 0,
+                timestamp: NOW,
+                key: None,
+                value: None,
+                headers: events::envelope::Headers::default(),
+            },
+            source_sequence: None,
+            number: 1,
+            dead,
+            flaw: flaw(Class::Failed),
+            attempts,
+            first_at: NOW,
+            last_at: NOW,
+        };
+        let failed = flaw(Class::Failed);
+        assert_eq!(relapse(&row(0, false), &failed, &delays()), (Step::Failed, 1));
+        assert_eq!(relapse(&row(1, false), &failed, &delays()), (Step::Failed, 2));
+        assert_eq!(relapse(&row(2, false), &failed, &delays()), (Step::Died, 3));
+        assert_eq!(relapse(&row(3, true), &failed, &delays()), (Step::Died, 4), "a dead one stays dead");
+        assert_eq!(relapse(&row(0, false), &flaw(Class::Undecodable), &delays()), (Step::Died, 1));
+    }
+}

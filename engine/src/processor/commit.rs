@@ -1,0 +1,142 @@
+//! A processor's batch: what it is made of, and what its end means for the processor.
+//!
+//! The transaction is [`crate::batch`]'s; inputs that cannot be applied are [`super::trouble`]'s.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::{BACKOFF_MIN, Ended, Processor};
+use crate::batch::{Batch, BatchError, Committed};
+use crate::item::What;
+use crate::outbox::{self, Progress};
+use crate::service::{Service, Window};
+use crate::timers::Clock;
+use crate::turns::Turn;
+
+impl<S: Service> Processor<S> {
+    /// What waits, as far as one batch takes it.
+    fn gather(&mut self, window: Option<Window>, progress: &Progress) -> Batch<S::Input> {
+        // A paused partition tries one record.
+        let limit = if self.storm.is_paused() { 1 } else { self.limit };
+        let items = self.inbox.take(limit);
+        let marks = items.iter().filter_map(|item| match &item.what {
+            What::Answer(_, mark) => Some(*mark),
+            _ => None,
+        });
+        let scheduling = self.calls.scheduling_with(marks);
+        let mut resting = Vec::new();
+        if window.is_some() {
+            resting.extend(self.held.resting().chain(self.rests.resting()));
+        }
+        let mut queues = HashMap::new();
+        if !self.held.is_empty() {
+            let keys = items.iter().filter_map(|item| item.what.key()).filter(|key| self.held.rests(*key));
+            queues.extend(keys.map(|key| (key, self.held.queue(key).to_vec())));
+        }
+        let tally = self.storm.tally(Instant::now());
+        Batch {
+            window: window.filter(|_| !self.apart || items.is_empty()),
+            resting,
+            queues,
+            void_acts: std::mem::take(&mut self.void_acts),
+            tally,
+            items,
+            sequences: self.sequences,
+            model: self.model,
+            acked: progress.acked,
+            acked_before: self.acked,
+            acked_batch: progress.acked_batch,
+            acked_batch_before: self.forgotten_batch,
+            scheduling,
+        }
+    }
+
+    pub(super) async fn commit(
+        &mut self,
+        window: Option<Window>,
+        progress: &Progress,
+        turn: Turn<S::Input>,
+    ) -> Result<(), Ended> {
+        let batch = self.gather(window, progress);
+        let started = Instant::now();
+        let (batch, result, returning) = turn.run(self.owned, batch).await;
+        self.returning = Some(returning);
+        match result {
+            Ok(committed) => {
+                self.committed(batch, committed, started);
+                Ok(())
+            }
+            Err(BatchError::Fenced) => {
+                self.shared.meters.refused_fences.inc();
+                Err(Ended::Again("another owner got ahead".to_owned()))
+            }
+            Err(BatchError::Unknown(error)) => Err(Ended::Again(format!("a COMMIT has no known outcome: {error}"))),
+            Err(BatchError::Broken(reason)) => Err(Ended::Stopped(reason)),
+            Err(BatchError::Outage(reason)) => {
+                self.put_back(batch);
+                self.wait_out(&reason).await;
+                Ok(())
+            }
+            Err(BatchError::Fault(error)) => self.narrow(batch, &error),
+            Err(BatchError::Answer(index, failure)) => {
+                self.answer_failed(batch, index, &failure);
+                Ok(())
+            }
+            Err(BatchError::Timer(key, reason)) => {
+                warn!(key, reason, kafka.partition = self.owned.partition, "a timer cannot be applied; it rests");
+                self.put_back(batch);
+                self.rests.failed(key, self.clock.now(), &self.shared.settings.retry_delays);
+                Ok(())
+            }
+            Err(BatchError::Storm(index, flaw)) => {
+                self.put_back(batch);
+                self.pause(index, &flaw);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn committed(&mut self, mut batch: Batch<S::Input>, committed: Committed, started: Instant) {
+        let shared = Arc::clone(&self.shared);
+        self.owned.batch += 1;
+        self.sequences = committed.sequences;
+        self.model = committed.model;
+        self.places.extend(shared.places(&batch.items));
+        self.forgotten_batch = batch.acked_batch;
+        self.acked = batch.acked;
+        self.clock = Clock::new(committed.now);
+        self.timers.set(committed.timer_set);
+        if batch.window.is_some() {
+            self.timers.fired(committed.timers_fired, committed.next_timer, committed.now);
+            self.rests.fired();
+            self.timer_limit = self.timer_limit.saturating_mul(2);
+        }
+        let meters = &shared.meters;
+        meters.batches.inc();
+        meters.inputs.inc_by(batch.items.len() as u64);
+        meters.timers.inc_by(committed.timers_fired as u64);
+        meters.events.inc_by(committed.records.len() as u64);
+        meters.batch_seconds.observe(started.elapsed().as_secs_f64());
+        if !batch.items.is_empty() {
+            #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few hundred inputs")]
+            meters.batch_inputs.observe(batch.items.len() as f64);
+        }
+        if !committed.records.is_empty() {
+            self.publisher.send(outbox::Row { batch: self.owned.batch, records: Arc::new(committed.records) });
+        }
+        self.inbox.feed.committed(self.owned.batch, &self.places);
+        self.backoff = BACKOFF_MIN;
+        self.limit = (self.limit * 2).min(shared.settings.batch_max);
+        self.apart &= self.limit < shared.settings.batch_max;
+        self.last_commit = Instant::now();
+        if self.storm.committed(batch.tally, committed.tally, self.last_commit) {
+            info!(kafka.partition = self.owned.partition, "a record was applied again; the partition goes on");
+        }
+        self.settle(std::mem::take(&mut batch.items), committed.put_off, committed.queues);
+        self.calls.set(committed.effects_set);
+        self.tell();
+    }
+}

@@ -1,0 +1,197 @@
+//! What a processor does about inputs that cannot be applied: finds the one that Postgres refuses, tries held records again,
+//! puts off answers of keys that wait, pauses in a storm.
+//!
+//! Its loop is [`super`]'s; what becomes of such a record in a batch is [`crate::decision`]'s.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use events::time::Timestamp;
+use tracing::{debug, info, warn};
+
+use super::{Ended, Processor};
+use crate::acts::{self, Act};
+use crate::batch::Batch;
+use crate::held::{Entry, Retry, Row, Source};
+use crate::held_store;
+use crate::intake::{self, Verdict};
+use crate::item::{Item, What};
+use crate::letter::{Class, Flaw};
+use crate::service::{EffectMark, Failure, Service, Window};
+use crate::status::State;
+use crate::storm::TRIAL_EVERY;
+
+impl<S: Service> Processor<S> {
+    /// An answer is an input, once nothing of its key is held.
+    pub(super) fn answer(&mut self, input: S::Input, mark: EffectMark) {
+        if self.held.rests(mark.key) {
+            self.put_off.entry(mark.key).or_default().push((input, mark));
+        } else {
+            self.inbox.push(Item::answer(input, mark));
+        }
+    }
+
+    /// Reads the held records that are due, and those of which operators want something, and puts them before everything
+    /// else.
+    pub(super) async fn try_held(&mut self, now: Timestamp) -> Result<(), Ended> {
+        let (shared, partition) = (Arc::clone(&self.shared), self.owned.partition);
+        if self.storm.is_paused() || !self.trying.is_empty() {
+            return Ok(());
+        }
+        let asked = shared.acts.take(partition);
+        let is_due = self.held.next_time().is_some_and(|time| time <= now);
+        let due = if is_due { self.held.due(now, self.limit) } else { Vec::new() };
+        if due.is_empty() && !asked {
+            return Ok(());
+        }
+        let mut sources = due.clone();
+        let read = tokio::spawn(async move {
+            let mut conn = shared.pool.acquire().await?;
+            let acts = if asked { acts::read(&mut conn, partition, &shared.inputs).await? } else { Vec::new() };
+            sources.extend(acts.iter().map(|(source, _)| *source).filter(|source| !due.contains(source)));
+            let rows = held_store::read(&mut conn, partition, &shared.inputs, &sources).await?;
+            Ok::<_, sqlx::Error>((due, acts, rows))
+        });
+        let (due, acts, rows) = match read.await.expect("reading held records does not panic") {
+            Ok(read) => read,
+            Err(error) => {
+                debug!(%error, kafka.partition = partition, "held records wait for the database");
+                return Ok(());
+            }
+        };
+        let is_there = |source: &Source| rows.iter().any(|(found, _)| found == source);
+        if !due.iter().all(is_there) {
+            return Err(Ended::Again("held records are gone from the table".to_owned()));
+        }
+        self.void_acts.extend(acts.iter().filter(|(source, _)| !is_there(source)).map(|(_, act)| act.id));
+        let mut acts: HashMap<Source, Act> = acts.into_iter().collect();
+        for (source, row) in rows.into_iter().rev() {
+            let act = acts.remove(&source);
+            let what = What::Retry(Box::new(self.judge_again(source, row, act)));
+            self.trying.insert(source);
+            self.inbox.put_first(Item { what, place: None, bytes: 0 });
+        }
+        Ok(())
+    }
+
+    /// What a held record means by now.
+    pub(super) fn judge_again(&self, source: Source, row: Row, act: Option<Act>) -> Retry<S::Input> {
+        let shared = &self.shared;
+        let input = shared.description.inputs[source.0];
+        let (service, sequence) = (shared.service.as_ref(), row.source_sequence);
+        let verdict =
+            intake::judge_again(service, &shared.codec, input, shared.kafka.partitions, sequence, &row.record);
+        let judged = match verdict {
+            Verdict::Input(meaning) => Ok(Some(Box::new(meaning.of(row.record.clone())))),
+            Verdict::Passed | Verdict::Repeat => Ok(None),
+            Verdict::Dead(flaw) | Verdict::Undecodable(flaw) | Verdict::Unknown { denied: flaw, .. } => Err(flaw),
+            Verdict::Stop(reason) => Err(Flaw { class: Class::Undecodable, code: "STOPPED".into(), message: reason }),
+        };
+        Retry { source, row, act, judged }
+    }
+
+    /// Takes in what a batch left of its answers and of held records.
+    pub(super) fn settle(&mut self, items: Vec<Item<S::Input>>, put_off: Vec<usize>, queues: HashMap<i64, Vec<Entry>>) {
+        for (index, item) in items.into_iter().enumerate() {
+            match item.what {
+                What::Answer(input, mark) if put_off.contains(&index) => {
+                    self.put_off.entry(mark.key).or_default().push((input, mark));
+                }
+                What::Answer(_, mark) => self.calls.answered(&mark),
+                What::Retry(retry) => drop(self.trying.remove(&retry.source)),
+                What::Record(_) | What::Dead(..) | What::Undecodable(..) | What::Refused(..) | What::Passed => {}
+            }
+        }
+        let now = self.clock.now();
+        for (key, queue) in queues {
+            if self.held.replace(key, queue) {
+                self.calls.release(key, now);
+                self.timers.look(now);
+            }
+        }
+        let free: Vec<i64> = self.put_off.keys().copied().filter(|key| !self.held.rests(*key)).collect();
+        for (input, mark) in free.into_iter().filter_map(|key| self.put_off.remove(&key)).flatten() {
+            self.inbox.push(Item::answer(input, mark));
+        }
+    }
+
+    /// Postgres refuses something of the batch: smaller batches find what. That is held; what stands before it is committed.
+    pub(super) fn narrow(&mut self, batch: Batch<S::Input>, error: &sqlx::Error) -> Result<(), Ended> {
+        let (count, timers) = (batch.items.len(), batch.window);
+        self.put_back(batch);
+        self.apart = true;
+        match (count, timers) {
+            (0, None) | (0, Some(Window { limit: ..=1, .. })) => {
+                Err(Ended::Stopped(format!("Postgres refuses a batch without inputs: {error}")))
+            }
+            (0, Some(Window { limit, .. })) => {
+                self.timer_limit = (limit / 2).max(1);
+                Ok(())
+            }
+            (1, None) => self.refused(error),
+            (count, None) => {
+                self.limit = count / 2;
+                Ok(())
+            }
+            // Apart from the timers first.
+            (count, Some(_)) => {
+                self.limit = count;
+                Ok(())
+            }
+        }
+    }
+
+    /// Postgres refuses the first item.
+    pub(super) fn refused(&mut self, error: &sqlx::Error) -> Result<(), Ended> {
+        let Some(Item { what, place, bytes }) = self.inbox.take(1).pop() else { return Ok(()) };
+        let culprit = what.describe();
+        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        let flaw = Flaw { class: Class::Failed, code: code.into(), message: error.to_string() };
+        let what = match what {
+            What::Record(input) => What::Refused(input, flaw),
+            What::Retry(mut retry) if retry.judged.is_ok() => {
+                retry.judged = Err(flaw);
+                What::Retry(retry)
+            }
+            What::Answer(_, mark) => {
+                self.calls.failed(mark, &flaw.code, &flaw.message, self.clock.now());
+                return Ok(());
+            }
+            What::Retry(_) | What::Dead(..) | What::Undecodable(..) | What::Refused(..) | What::Passed => {
+                return Err(Ended::Stopped(format!("{culprit} cannot be kept: Postgres refuses it: {error}")));
+            }
+        };
+        info!(kafka.partition = self.owned.partition, %error, "{culprit} cannot be applied; it is held");
+        self.inbox.put_first(Item { what, place, bytes });
+        Ok(())
+    }
+
+    /// `decide` erred on this answer: its effect is tried again later.
+    pub(super) fn answer_failed(&mut self, mut batch: Batch<S::Input>, index: usize, failure: &Failure) {
+        let item = batch.items.remove(index);
+        self.put_back(batch);
+        if let What::Answer(_, mark) = item.what {
+            self.calls.failed(mark, failure.code, &failure.message, self.clock.now());
+        }
+    }
+
+    /// So much fails that from this item on nothing is taken in for a while.
+    pub(super) fn pause(&mut self, index: usize, flaw: &Flaw) {
+        if index > 0 && !self.storm.is_paused() {
+            // What stands before it is committed first.
+            self.limit = index;
+            return;
+        }
+        let seconds = TRIAL_EVERY.as_secs();
+        let reason = format!(
+            "most records of the last minute fail ({}: {}); the next one is tried every {seconds} s, or at once after \
+             `cargo orderctl processors resume {} {}`",
+            flaw.code, flaw.message, self.shared.description.name, self.owned.partition
+        );
+        warn!(kafka.partition = self.owned.partition, reason, "the partition pauses");
+        self.storm.pause(Instant::now());
+        self.shared.meters.storms.inc();
+        self.shared.status.set(self.owned.partition, State::Paused, Some(reason));
+    }
+}
