@@ -165,9 +165,8 @@ fn every_variable_is_documented() {
         if !service && path != "host/src/settings.rs" {
             continue;
         }
-        for call in
-            ["text(", "text_or(", "secret(", "parsed(", "parsed_or(", "parsed_by(", "parsed_by_or(", "duration_or("]
-        {
+        let calls = ["text(", "text_or(", "secret(", "parsed(", "parsed_or(", "parsed_by(", "parsed_by_or("];
+        for call in calls.into_iter().chain(["duration_or(", "durations_or("]) {
             let pieces = code(&text).split(call).skip(1).map(str::to_owned).collect::<Vec<_>>();
             let name = |piece: String| piece.trim_start().strip_prefix('"')?.split('"').next().map(str::to_owned);
             read.extend(pieces.into_iter().filter_map(name));

@@ -373,18 +373,10 @@ impl InventoryEvent {
     /// What an event of this type is about, `product` or `order`; `None` where there is no such type.
     #[must_use]
     pub fn kind(type_name: &str) -> Option<&'static str> {
-        let products = [
-            ProductListed::TYPE,
-            ProductRepriced::TYPE,
-            ProductDelisted::TYPE,
-            StockReceived::TYPE,
-            StockAdjusted::TYPE,
-            CommandRefused::TYPE,
-        ];
-        let orders = [StockReserved::TYPE, StockRejected::TYPE, StockReleased::TYPE, StockSold::TYPE];
         match type_name {
-            name if products.contains(&name) => Some("product"),
-            name if orders.contains(&name) => Some("order"),
+            ProductListed::TYPE | ProductRepriced::TYPE | ProductDelisted::TYPE => Some("product"),
+            StockReceived::TYPE | StockAdjusted::TYPE | CommandRefused::TYPE => Some("product"),
+            StockReserved::TYPE | StockRejected::TYPE | StockReleased::TYPE | StockSold::TYPE => Some("order"),
             _ => None,
         }
     }
