@@ -133,6 +133,12 @@ impl Log {
         of_order.map(short).collect()
     }
 
+    /// The dead letters of a service, in order per partition.
+    #[must_use]
+    pub fn letters(&self, service: &str) -> &[Record] {
+        self.records(&format!("{service}.dlq"))
+    }
+
     /// Records on dead-letter topics.
     #[must_use]
     pub fn dead(&self) -> usize {

@@ -109,9 +109,11 @@ impl<S: Service> Inbox<S> {
         self.ready.push_front(item);
     }
 
-    /// The next items, at most so many.
+    /// The next items, at most so many. Held records that are tried again come alone: when Postgres refuses one once more,
+    /// nothing else is done twice for it.
     pub(crate) fn take(&mut self, most: usize) -> Vec<Item<S::Input>> {
-        let count = self.ready.len().min(most);
+        let retries = self.ready.iter().take_while(|item| item.what.is_retry()).count();
+        let count = if retries > 0 { retries } else { self.ready.len() }.min(most);
         let items: Vec<_> = self.ready.drain(..count).collect();
         self.ready_bytes -= items.iter().map(|item| item.bytes).sum::<usize>();
         self.pressing -= items.iter().filter(|item| !item.what.is_passed()).count();

@@ -73,6 +73,10 @@ impl<I> What<I> {
         matches!(self, Self::Passed)
     }
 
+    pub(crate) fn is_retry(&self) -> bool {
+        matches!(self, Self::Retry(_))
+    }
+
     pub(crate) fn input(&self) -> Option<&I> {
         match self {
             Self::Record(record) => Some(&record.input),

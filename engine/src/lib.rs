@@ -46,6 +46,7 @@ pub mod record;
 mod recovery_store;
 pub mod registry;
 pub mod run;
+mod search;
 pub mod service;
 mod shared;
 pub mod status;

@@ -24,6 +24,7 @@ use crate::inbox::Inbox;
 use crate::intake::Place;
 use crate::outbox::Progress;
 use crate::publisher::Publisher;
+use crate::search::Search;
 use crate::service::{EffectMark, Service, Window};
 use crate::shared::Shared;
 use crate::status::State;
@@ -76,8 +77,9 @@ pub(crate) struct Processor<S: Service> {
     storm: Storm,
     limit: usize,
     timer_limit: i64,
-    /// Something in a batch is at fault: timers and records go into batches of their own until it is found.
+    /// Something in a batch with timers is at fault: they go into batches of their own until one commits.
     apart: bool,
+    search: Search,
     backoff: Duration,
     forgotten_batch: i64,
     /// What Kafka has of the own topics, as far as that is written.
@@ -127,6 +129,7 @@ impl<S: Service> Processor<S> {
             limit,
             timer_limit: i64::MAX,
             apart: false,
+            search: Search::default(),
             backoff: BACKOFF_MIN,
             // What an earlier owner left, or did not come to forget, goes with the first batch.
             forgotten_batch: 0,

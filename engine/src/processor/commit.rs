@@ -20,7 +20,11 @@ impl<S: Service> Processor<S> {
     /// What waits, as far as one batch takes it.
     fn gather(&mut self, window: Option<Window>, progress: &Progress) -> Batch<S::Input> {
         // A paused partition tries one record.
-        let limit = if self.storm.is_paused() { 1 } else { self.limit };
+        let limit = match () {
+            () if self.storm.is_paused() => 1,
+            () if self.apart && window.is_some() => 0,
+            () => self.limit,
+        };
         let items = self.inbox.take(limit);
         let marks = items.iter().filter_map(|item| match &item.what {
             What::Answer(_, mark) => Some(*mark),
@@ -38,7 +42,7 @@ impl<S: Service> Processor<S> {
         }
         let tally = self.storm.tally(Instant::now());
         Batch {
-            window: window.filter(|_| !self.apart || items.is_empty()),
+            window,
             resting,
             queues,
             void_acts: std::mem::take(&mut self.void_acts),
@@ -129,8 +133,9 @@ impl<S: Service> Processor<S> {
         }
         self.inbox.feed.committed(self.owned.batch, &self.places);
         self.backoff = BACKOFF_MIN;
-        self.limit = (self.limit * 2).min(shared.settings.batch_max);
-        self.apart &= self.limit < shared.settings.batch_max;
+        self.search.passed(batch.items.len());
+        self.limit = self.search.limit(shared.settings.batch_max);
+        self.apart &= batch.window.is_none() || !batch.items.is_empty();
         self.last_commit = Instant::now();
         if self.storm.committed(batch.tally, committed.tally, self.last_commit) {
             info!(kafka.partition = self.owned.partition, "a record was applied again; the partition goes on");

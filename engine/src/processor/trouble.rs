@@ -36,12 +36,12 @@ impl<S: Service> Processor<S> {
     /// else.
     pub(super) async fn try_held(&mut self, now: Timestamp) -> Result<(), Ended> {
         let (shared, partition) = (Arc::clone(&self.shared), self.owned.partition);
-        if self.storm.is_paused() || !self.trying.is_empty() {
+        if self.storm.is_paused() || !self.trying.is_empty() || self.search.is_on() {
             return Ok(());
         }
         let asked = shared.acts.take(partition);
         let is_due = self.held.next_time().is_some_and(|time| time <= now);
-        let due = if is_due { self.held.due(now, self.limit) } else { Vec::new() };
+        let due = if is_due { self.held.due(now, self.shared.settings.batch_max) } else { Vec::new() };
         if due.is_empty() && !asked {
             return Ok(());
         }
@@ -120,26 +120,23 @@ impl<S: Service> Processor<S> {
     pub(super) fn narrow(&mut self, batch: Batch<S::Input>, error: &sqlx::Error) -> Result<(), Ended> {
         let (count, timers) = (batch.items.len(), batch.window);
         self.put_back(batch);
-        self.apart = true;
         match (count, timers) {
             (0, None) | (0, Some(Window { limit: ..=1, .. })) => {
-                Err(Ended::Stopped(format!("Postgres refuses a batch without inputs: {error}")))
+                return Err(Ended::Stopped(format!("Postgres refuses a batch without inputs: {error}")));
             }
-            (0, Some(Window { limit, .. })) => {
-                self.timer_limit = (limit / 2).max(1);
-                Ok(())
+            (0, Some(Window { limit, .. })) => self.timer_limit = (limit / 2).max(1),
+            (_, Some(_)) => self.apart = true,
+            (1, None) => {
+                self.search.found();
+                self.limit = self.shared.settings.batch_max;
+                return self.refused(error);
             }
-            (1, None) => self.refused(error),
             (count, None) => {
-                self.limit = count / 2;
-                Ok(())
-            }
-            // Apart from the timers first.
-            (count, Some(_)) => {
-                self.limit = count;
-                Ok(())
+                self.search.refused(count);
+                self.limit = self.search.limit(count);
             }
         }
+        Ok(())
     }
 
     /// Postgres refuses the first item.
