@@ -154,6 +154,7 @@ mod tests {
             sequence: 1,
             acked_sequence: 1,
             open_effects: 0,
+            held: 0,
             oldest_timer_seconds: 0,
         };
         let instance = |label: &str, processors| Seen {

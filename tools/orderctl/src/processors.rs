@@ -34,6 +34,9 @@ pub(crate) struct Processor {
     pub(crate) sequence: i64,
     pub(crate) acked_sequence: i64,
     pub(crate) open_effects: u64,
+    /// Records that cannot be applied, and those that wait behind them.
+    #[serde(default)]
+    pub(crate) held: u64,
     pub(crate) oldest_timer_seconds: i64,
 }
 
@@ -62,7 +65,8 @@ pub(crate) async fn run(settings: &Settings, out: Output, what: Option<Processor
     }
     let seen = look(settings).await?;
     out.show(&seen, |seen| {
-        let header = ["INSTANCE", "P", "STATE", "EPOCH", "BATCH", "LAG", "EVENTS", "UNSENT", "EFFECTS", "TIMER s", ""];
+        let header =
+            ["INSTANCE", "P", "STATE", "EPOCH", "BATCH", "LAG", "EVENTS", "UNSENT", "EFFECTS", "HELD", "TIMER s", ""];
         let notes: Vec<String> = seen
             .iter()
             .flat_map(|one| one.reasons.iter().map(|reason| format!("{}: {reason}", one.instance)))
@@ -134,11 +138,11 @@ async fn resume(settings: &Settings, service: ServiceName, partition: i32) -> an
     Ok(answers)
 }
 
-fn rows(seen: &Seen) -> Vec<[String; 11]> {
+fn rows(seen: &Seen) -> Vec<[String; 12]> {
     if seen.processors.is_empty() {
         let mut row = std::array::from_fn(|_| "-".to_owned());
         row[0].clone_from(&seen.instance);
-        row[10] = String::new();
+        row[11] = String::new();
         return vec![row];
     }
     let row = |one: &Processor| {
@@ -152,6 +156,7 @@ fn rows(seen: &Seen) -> Vec<[String; 11]> {
             one.sequence.to_string(),
             (one.sequence - one.acked_sequence).to_string(),
             one.open_effects.to_string(),
+            one.held.to_string(),
             one.oldest_timer_seconds.to_string(),
             one.reason.clone().unwrap_or_default(),
         ]

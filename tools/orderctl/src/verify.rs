@@ -25,6 +25,9 @@ use crate::settings::Settings;
 use crate::strange::{self, Found};
 use crate::{decoded, history, postgres, topics};
 
+/// Strange records that a table shows.
+const STRANGE_SHOWN: usize = 30;
+
 const SCRATCH: &str = "verify_";
 const DIGEST_SHOWN: usize = 16;
 
@@ -234,16 +237,17 @@ fn show(report: &Report) -> String {
         }
     }
     if report.strange.count > 0 {
-        let rows = report
-            .strange
-            .records
-            .iter()
-            .map(|one| [format!("{}/{}", one.topic, one.partition), one.offset.to_string(), one.why.clone()]);
+        let shown = report.strange.records.iter().take(STRANGE_SHOWN);
+        let rows =
+            shown.map(|one| [format!("{}/{}", one.topic, one.partition), one.offset.to_string(), one.why.clone()]);
         text.push_str(&format!(
             "\n\n{} strange records:\n{}",
             report.strange.count,
             table(["PARTITION", "OFFSET", ""], rows)
         ));
+        if report.strange.count > STRANGE_SHOWN {
+            text.push_str("\n… the first of them; `--json` has more");
+        }
     }
     let events: u64 = report.services.iter().map(|one| one.verdict.events).sum();
     let result = if report.equal { "equal, row for row" } else { "DIFFERENT" };
