@@ -76,6 +76,16 @@ async fn run(stack: &mut Stack) -> anyhow::Result<()> {
     }
     stack.wait_until_ready().await?;
 
+    let sample = &fails["sample"];
+    let place =
+        format!("{}/{}/{}", sample["topic"].as_str().context("a topic")?, sample["partition"], sample["offset"]);
+    let (_, shown) = ask(stack, &["dlq", "show", "order-svc", &place])?;
+    let steps: Vec<&str> =
+        shown["history"].as_array().context("a history")?.iter().filter_map(|letter| letter["step"].as_str()).collect();
+    ensure!(steps == ["RecordHeld", "AttemptFailed", "RecordDied"], "{shown}");
+    ensure!(shown["value"]["order_id"] == shown["key"], "{shown}");
+    ensure!(stack.orderctl(&["dlq", "show", "order-svc", &place])?.contains("HISTORY"));
+
     let group = fails["group"].as_str().context("a group")?;
     let chosen = ["order-svc", "--group", group, "--reason", "constraint dropped"];
     let redrive = |more: &[&'static str]| ask(stack, &[&["dlq", "redrive"], &chosen[..], more].concat());

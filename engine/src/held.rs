@@ -17,6 +17,8 @@ use crate::record::Record;
 use crate::service::Service;
 use crate::shared::Shared;
 
+/// A longer type is none of ours.
+const TYPE_BYTES_MAX: usize = 128;
 /// Records of one key that one batch tries, the head and what waits behind it.
 const CHAIN_MAX: usize = 100;
 /// Records of one key, or of one partition, that may be held; at the limit the partition pauses.
@@ -67,10 +69,17 @@ pub(crate) fn key_number(record: &Record) -> Option<i64> {
     std::str::from_utf8(record.key.as_deref()?).ok()?.parse().ok()
 }
 
+/// The type that a record says it has, if that can be a name: it is shown to people.
+pub(crate) fn type_name(record: &Record) -> Option<&str> {
+    let text = events::envelope::text(&record.headers, events::envelope::name::TYPE)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (text.len() <= TYPE_BYTES_MAX && text.bytes().all(plain)).then_some(text)
+}
+
 /// Which kind of aggregate a record is about, as far as its headers tell.
 pub(crate) fn kind_of<S: Service>(shared: &Shared<S>, record: &Record) -> Option<&'static str> {
     let topic = shared.inputs.iter().position(|name| **name == *record.topic)?;
-    let type_name = events::envelope::text(&record.headers, events::envelope::name::TYPE)?;
+    let type_name = type_name(record)?;
     shared.service.kind(shared.description.inputs[topic].name, type_name)
 }
 
@@ -251,6 +260,18 @@ mod tests {
     const ORDER: Option<&str> = Some("order");
     const PRODUCT: Option<&str> = Some("product");
 
+    fn record() -> Record {
+        Record {
+            topic: "t".into(),
+            partition: 0,
+            offset: 0,
+            timestamp: NOW,
+            key: None,
+            value: None,
+            headers: events::envelope::Headers::default(),
+        }
+    }
+
     fn delays() -> Arc<[Duration]> {
         [5, 30].map(Duration::from_secs).into()
     }
@@ -265,6 +286,19 @@ mod tests {
 
     fn numbers(queues: &Queues, now: Timestamp) -> Vec<i64> {
         queues.due(now, 500).into_iter().map(|(_, number)| number).collect()
+    }
+
+    #[test]
+    fn only_what_can_be_a_type_is_one() {
+        let of = |name: &[u8]| {
+            let headers = events::envelope::Headers::from_iter([("ce_type", name)]);
+            type_name(&Record { headers, ..record() }).map(str::to_owned)
+        };
+        assert_eq!(of(b"orderlog.order.OrderPlaced").as_deref(), Some("orderlog.order.OrderPlaced"));
+        for no_type in [&b"a b"[..], b"\x1b[2J", b"\xff", &[b'x'; 129]] {
+            assert_eq!(of(no_type), None);
+        }
+        assert_eq!(type_name(&record()), None);
     }
 
     #[test]
@@ -335,15 +369,7 @@ mod tests {
     fn attempts_end_after_the_last_delay() {
         let flaw = |class| Flaw { class, code: "X".into(), message: String::new() };
         let row = |attempts, dead| Row {
-            record: Record {
-                topic: "t".into(),
-                partition: 0,
-                offset: 0,
-                timestamp: NOW,
-                key: None,
-                value: None,
-                headers: events::envelope::Headers::default(),
-            },
+            record: record(),
             source_sequence: None,
             number: 1,
             dead,

@@ -4,19 +4,16 @@
 
 use std::borrow::Cow;
 
-use events::envelope::{self, Headers};
+use events::envelope::Headers;
 use events::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::clock;
-use crate::held::{Entry, Row, Source};
-use crate::letter::{Class, Flaw, bounded};
+use crate::held::{self, Entry, Row, Source};
+use crate::letter::{Class, Flaw};
 use crate::record::Record;
-
-/// Of the type that a record says it has, so much is kept.
-const TYPE_BYTES_MAX: usize = 128;
 
 /// Bytes of the original that no column has.
 #[derive(Serialize, Deserialize)]
@@ -45,10 +42,6 @@ pub(crate) async fn save(conn: &mut PgConnection, rows: &[Row]) -> Result<(), sq
     if rows.is_empty() {
         return Ok(());
     }
-    let type_of = |row: &Row| {
-        let text = envelope::text(&row.record.headers, envelope::name::TYPE)?;
-        Some(bounded(text, TYPE_BYTES_MAX))
-    };
     sqlx::query(
         "INSERT INTO held (partition, topic, source_offset, source_sequence, number, key, event_type, schema_id,
                            class, code, message, dead, attempts, first_at, last_at, record)
@@ -66,7 +59,7 @@ pub(crate) async fn save(conn: &mut PgConnection, rows: &[Row]) -> Result<(), sq
     .bind(column(rows, |row| row.source_sequence))
     .bind(column(rows, |row| row.number))
     .bind(column(rows, Row::key))
-    .bind(column(rows, type_of))
+    .bind(column(rows, |row| held::type_name(&row.record).map(str::to_owned)))
     .bind(column(rows, schema_of))
     .bind(column(rows, |row| row.flaw.class.as_str()))
     .bind(column(rows, |row| row.flaw.code.to_string()))

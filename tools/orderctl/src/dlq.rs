@@ -12,12 +12,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli_desk::{Chosen, Dlq, Which};
-use crate::decoded;
 use crate::desk::{Desk, RECORDS_MAX};
 use crate::output::{Output, table};
 use crate::progress::Progress;
 use crate::services::ServiceName;
 use crate::settings::Settings;
+use crate::{decoded, history};
 
 /// Steps of a ramp; the last one is repeated.
 const RAMP: [usize; 9] = [1, 2, 5, 20, 50, 100, 200, 400, RECORDS_MAX];
@@ -54,10 +54,11 @@ fn services(service: Option<ServiceName>) -> Vec<ServiceName> {
     service.map_or_else(|| ServiceName::ALL.to_vec(), |service| vec![service])
 }
 
+/// A value as people see it. A stranger's bytes must not drive their terminal.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => text.replace(char::is_control, "\u{fffd}"),
         other => other.to_string(),
     }
 }
@@ -153,8 +154,41 @@ async fn show(settings: &Settings, out: Output, service: ServiceName, record: &A
             shown["value"] = decoded.data;
         }
     }
-    out.show(&shown, |shown| serde_json::to_string_pretty(shown).unwrap_or_default());
+    let (kafka, name, of) = (settings.kafka()?, service.as_str(), record.clone());
+    let letters = tokio::task::spawn_blocking(move || history::letters(&kafka, name, &of)).await??;
+    shown["history"] = json!(letters);
+    out.show(&shown, whole);
     Ok(ExitCode::SUCCESS)
+}
+
+/// One record for people: what it is, what it holds, what became of it, what waits.
+fn whole(shown: &Value) -> String {
+    let mut told = format!("{}\n", place(shown));
+    for name in ["state", "class", "code", "message", "key", "sequence", "event_type", "group"] {
+        told.push_str(&format!("{name:<12} {}\n", text(&shown[name])));
+    }
+    told.push_str("\nHEADERS\n");
+    for header in shown["headers"].as_array().into_iter().flatten() {
+        told.push_str(&format!("{} = {}\n", text(&header[0]), text(&header[1])));
+    }
+    told.push_str("\nVALUE\n");
+    match &shown["value"] {
+        Value::Null => told.push_str(&text(&shown["value_hex"])),
+        value => told.push_str(&serde_json::to_string_pretty(value).unwrap_or_default()),
+    }
+    let row = |letter: &Value| {
+        ["at", "step", "attempts", "code", "instance", "operator", "reason"].map(|name| text(&letter[name]))
+    };
+    let header = ["AT", "STEP", "TRIES", "CODE", "INSTANCE", "OPERATOR", "REASON"];
+    told.push_str(&format!(
+        "\n\nHISTORY\n{}\n",
+        table(header, shown["history"].as_array().into_iter().flatten().map(row))
+    ));
+    let behind: Vec<String> = shown["behind"].as_array().into_iter().flatten().map(place).collect();
+    if !behind.is_empty() {
+        told.push_str(&format!("\nWAITING BEHIND IT\n{}\n", behind.join("\n")));
+    }
+    told
 }
 
 /// The fields of a request that choose records.
@@ -283,5 +317,16 @@ async fn wait(desk: &Desk, records: &[Address], told: impl Fn(Standing)) -> anyh
             );
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strange_bytes_do_not_reach_the_terminal() {
+        assert_eq!(text(&json!("a\u{1b}[2Jb\u{7}\n")), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+        assert_eq!((text(&Value::Null), text(&json!(7))), ("-".to_owned(), "7".to_owned()));
     }
 }

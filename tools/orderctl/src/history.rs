@@ -1,11 +1,13 @@
-//! The own events that made a row: those under its key, and those that mention it.
+//! What the log says of one row: the own events that made it, or the letters about a held or dead record.
 //!
-//! Read only when a verification found a difference, because the whole topic is read for it.
+//! Read only for one row at a time, because whole topics are read for it.
 
+use engine::desk::Address;
 use engine::kafka::Kafka;
 use engine::own_log::Reader;
 use events::codec::Codec;
-use serde_json::Value;
+use events::envelope;
+use serde_json::{Value, json};
 
 use crate::decoded;
 use crate::log::{Start, ranges};
@@ -49,6 +51,38 @@ pub(crate) fn events(kafka: &Kafka, codec: &Codec, topic: &str, id: &str) -> any
     }
     events.sort_by_key(|event| (event["partition"].as_i64(), event["offset"].as_i64()));
     Ok(events)
+}
+
+/// What became of a held or dead record, step by step: its letters on the service's retry and dead-letter topics.
+///
+/// # Errors
+/// When Kafka fails.
+pub(crate) fn letters(kafka: &Kafka, service: &str, record: &Address) -> anyhow::Result<Vec<Value>> {
+    let topics = ["retry", "dlq"].map(|topic| kafka.topic(&format!("{service}.{topic}")));
+    let ranges = ranges(kafka, &topics, Some(record.partition), Start::Beginning)?;
+    let mut reader = Reader::open(kafka, &ranges)?;
+    let mut letters = Vec::new();
+    while let Some(letter) = reader.next()? {
+        let text = |name: &str| envelope::text(&letter.headers, name);
+        let of_it = text("failure-topic") == Some(&record.topic)
+            && text("failure-offset").and_then(|offset| offset.parse().ok()) == Some(record.offset);
+        let own = text(envelope::name::SOURCE) == Some(&format!("/{service}"));
+        if of_it && own && envelope::sequence(&letter.headers).is_some() {
+            letters.push(json!({
+                "at": text(envelope::name::TIME),
+                "step": text(envelope::name::TYPE).and_then(|name| name.rsplit('.').next()),
+                "attempts": text("failure-attempts").and_then(|attempts| attempts.parse::<u32>().ok()),
+                "code": text("failure-code"),
+                "message": text("failure-message"),
+                "instance": text("failure-instance"),
+                "version": text("failure-version"),
+                "operator": text("operator-sub"),
+                "reason": text("operator-reason"),
+            }));
+        }
+    }
+    letters.sort_by_key(|letter| letter["at"].as_str().map(str::to_owned));
+    Ok(letters)
 }
 
 /// True when a value holds this ID anywhere, such as a product in the lines of a reservation.
