@@ -33,12 +33,13 @@ struct Strange {
     value: Vec<u8>,
 }
 
-/// Random bytes; some begin like values of ours.
+/// Random bytes; some begin like values of ours, with a schema that no registry has. One that the registry has and this build
+/// lacks makes a commands topic wait for an upgrade, as it should.
 fn bytes(random: &mut impl Rng) -> Vec<u8> {
     let mut value = vec![0; random.random_range(1..300)];
     random.fill(&mut value[..]);
     if random.random() {
-        value.splice(0..0, [0, 0, 0, 0, random.random_range(1..60)]);
+        value.splice(0..0, [0, 0x7f, 0xff, 0xff, random.random_range(1..60)]);
     }
     value
 }
