@@ -245,11 +245,17 @@ impl Queues {
     }
 }
 
-/// What becomes of a held record whose attempt failed.
-pub(crate) fn relapse(row: &Row, flaw: &Flaw, delays: &[Duration]) -> (Step, u32) {
+/// What becomes of a held record whose attempt failed. Whatever it fails of now, one that keeps its key goes on keeping it,
+/// and one that nothing waited for keeps nobody.
+pub(crate) fn relapse(row: &Row, flaw: &Flaw, delays: &[Duration]) -> (Step, Class, u32) {
     let attempts = row.attempts + 1;
-    let hopeless = row.dead || flaw.class != Class::Failed || attempts as usize > delays.len();
-    (if hopeless { Step::Died } else { Step::Failed }, attempts)
+    let class = match (row.flaw.class.keeps_key(), flaw.class.keeps_key()) {
+        (true, false) => Class::Undecodable,
+        (false, true) => row.flaw.class,
+        (true, true) | (false, false) => flaw.class,
+    };
+    let hopeless = row.dead || class != Class::Failed || attempts as usize > delays.len();
+    (if hopeless { Step::Died } else { Step::Failed }, class, attempts)
 }
 
 #[cfg(test)]
@@ -368,21 +374,24 @@ mod tests {
     #[test]
     fn attempts_end_after_the_last_delay() {
         let flaw = |class| Flaw { class, code: "X".into(), message: String::new() };
-        let row = |attempts, dead| Row {
+        let row = |class, attempts, dead| Row {
             record: record(),
             source_sequence: None,
             number: 1,
             dead,
-            flaw: flaw(Class::Failed),
+            flaw: flaw(class),
             attempts,
             first_at: NOW,
             last_at: NOW,
         };
-        let failed = flaw(Class::Failed);
-        assert_eq!(relapse(&row(0, false), &failed, &delays()), (Step::Failed, 1));
-        assert_eq!(relapse(&row(1, false), &failed, &delays()), (Step::Failed, 2));
-        assert_eq!(relapse(&row(2, false), &failed, &delays()), (Step::Died, 3));
-        assert_eq!(relapse(&row(3, true), &failed, &delays()), (Step::Died, 4), "a dead one stays dead");
-        assert_eq!(relapse(&row(0, false), &flaw(Class::Undecodable), &delays()), (Step::Died, 1));
+        let of = |class, attempts, dead, now| relapse(&row(class, attempts, dead), &flaw(now), &delays());
+        use Class::{Failed, Poison, Strange, Undecodable, Waiting};
+        assert_eq!(of(Waiting, 0, false, Failed), (Step::Failed, Failed, 1));
+        assert_eq!(of(Failed, 1, false, Failed), (Step::Failed, Failed, 2));
+        assert_eq!(of(Failed, 2, false, Failed), (Step::Died, Failed, 3));
+        assert_eq!(of(Failed, 3, true, Failed), (Step::Died, Failed, 4), "a dead one stays dead");
+        assert_eq!(of(Waiting, 0, false, Undecodable), (Step::Died, Undecodable, 1));
+        assert_eq!(of(Failed, 1, false, Poison), (Step::Died, Undecodable, 2), "its key waits on");
+        assert_eq!(of(Strange, 1, true, Failed), (Step::Died, Strange, 2), "nothing waits for it");
     }
 }

@@ -3,6 +3,7 @@
 //! Part of the projection, for a fold of the own topics gives it again. One function per statement, as in [`crate::store`].
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use events::envelope::Headers;
 use events::time::Timestamp;
@@ -166,14 +167,9 @@ pub(crate) async fn read(
     .bind(column(sources, |source| source.1))
     .fetch_all(conn)
     .await?;
-    let mut rows = Vec::with_capacity(found.len());
-    for source in sources {
-        let is_it = |found: &&Found| found.topic == topics[source.0] && found.source_offset == source.1;
-        if let Some(found) = found.iter().find(is_it) {
-            rows.push((*source, row(partition, found)?));
-        }
-    }
-    Ok(rows)
+    let found: HashMap<_, _> = found.iter().map(|found| ((found.topic.as_str(), found.source_offset), found)).collect();
+    let there = sources.iter().filter_map(|source| Some((source, found.get(&(topics[source.0].as_str(), source.1))?)));
+    there.map(|(source, found)| Ok((*source, row(partition, found)?))).collect()
 }
 
 fn row(partition: i32, found: &Found) -> Result<Row, sqlx::Error> {

@@ -127,8 +127,7 @@ fn judge_event<S: Service>(
 ) -> (Verdict<S::Input>, Place) {
     let moved = next(place, record, place.last_sequence);
     let Some(sequence) = envelope::sequence(&record.headers) else {
-        let message = "no valid ce_sequence: no processor wrote this record".to_owned();
-        return (Verdict::Dead(Flaw { class: Class::Strange, code: "NO_SEQUENCE".into(), message }), moved);
+        return (Verdict::Dead(no_sequence()), moved);
     };
     if sequence <= place.last_sequence {
         return (Verdict::Repeat, moved);
@@ -170,7 +169,8 @@ fn read_event<S: Service>(
     }
 }
 
-/// Judges a record that was kept: its place in the order is known, what it means may have changed.
+/// Judges a record that was kept: its place in the order is known, what it means may have changed. `None` when this service
+/// has no interest in it; an unknown schema counts as one that the registry denies.
 pub(crate) fn judge_again<S: Service>(
     service: &S,
     codec: &Codec,
@@ -178,15 +178,23 @@ pub(crate) fn judge_again<S: Service>(
     partitions: i32,
     sequence: Option<i64>,
     record: &Record,
-) -> Verdict<S::Input> {
-    match (topic.kind, sequence) {
+) -> Result<Option<Meaning<S::Input>>, Flaw> {
+    let verdict = match (topic.kind, sequence) {
         (TopicKind::Events, Some(sequence)) => read_event(service, codec, topic, sequence, record),
-        (TopicKind::Events, None) => {
-            let message = "no valid ce_sequence: no processor wrote this record".to_owned();
-            Verdict::Dead(Flaw { class: Class::Strange, code: "NO_SEQUENCE".into(), message })
-        }
+        (TopicKind::Events, None) => Verdict::Dead(no_sequence()),
         (TopicKind::Commands, _) => judge_command(service, codec, topic, partitions, record),
+    };
+    match verdict {
+        Verdict::Input(meaning) => Ok(Some(meaning)),
+        Verdict::Passed => Ok(None),
+        Verdict::Dead(flaw) | Verdict::Undecodable(flaw) | Verdict::Unknown { denied: flaw, .. } => Err(flaw),
+        Verdict::Repeat | Verdict::Stop(_) => unreachable!("these follow from the order of records, not from one"),
     }
+}
+
+fn no_sequence() -> Flaw {
+    let message = "no valid ce_sequence: no processor wrote this record".to_owned();
+    Flaw { class: Class::Strange, code: "NO_SEQUENCE".into(), message }
 }
 
 fn judge_command<S: Service>(

@@ -191,11 +191,8 @@ impl<S: Service> Decision<'_, S> {
         mut flaw: Flaw,
         act: Option<&Act>,
     ) -> Result<(), BatchError> {
-        if !row.flaw.class.keeps_key() {
-            // Nothing waited for it, so nothing does now.
-            flaw.class = row.flaw.class;
-        }
-        let (step, attempts) = held::relapse(row, &flaw, &self.shared.settings.retry_delays);
+        let (step, class, attempts) = held::relapse(row, &flaw, &self.shared.settings.retry_delays);
+        flaw.class = class;
         let after = self.tell(&Letter { step, flaw: &flaw, attempts, ..Letter::again(row, act) })?;
         let after = Row { number: row.number, ..after.expect("it is not settled") };
         if let Some((key, at)) = place {

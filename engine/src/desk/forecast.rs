@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection};
 use super::table::find;
 use super::{Address, Desk, Forecast, Selection};
 use crate::held_store;
-use crate::intake::{self, Verdict};
+use crate::intake;
 use crate::pool::is_record_fault;
 use crate::service::{Homes, Service};
 use crate::store;
@@ -43,14 +43,11 @@ impl<S: Service> Desk<S> {
         let row = held_store::read(conn, address.partition, &topics, &[(0, address.offset)]).await?.pop();
         let Some((_, row)) = row else { return Ok(Err("it is not kept any more".to_owned())) };
         let (service, partitions) = (self.service.as_ref(), self.kafka.partitions);
-        let verdict = intake::judge_again(service, &self.codec, *input, partitions, row.source_sequence, &row.record);
-        let meant = match verdict {
-            Verdict::Input(meaning) => meaning.of(row.record),
-            Verdict::Passed | Verdict::Repeat => return Ok(Ok("nothing: it is of no interest here".to_owned())),
-            Verdict::Dead(flaw) | Verdict::Undecodable(flaw) | Verdict::Unknown { denied: flaw, .. } => {
-                return Ok(Err(format!("{}: {}", flaw.code, flaw.message)));
-            }
-            Verdict::Stop(reason) => return Ok(Err(reason)),
+        let meant = intake::judge_again(service, &self.codec, *input, partitions, row.source_sequence, &row.record);
+        let meant = match meant {
+            Ok(Some(meaning)) => meaning.of(row.record),
+            Ok(None) => return Ok(Ok("nothing: it is of no interest here".to_owned())),
+            Err(flaw) => return Ok(Err(format!("{}: {}", flaw.code, flaw.message))),
         };
         let mut tx = conn.begin().await?;
         let result = self.apply(&mut tx, &meant.input).await;

@@ -3,7 +3,7 @@
 //! What they mean is [`super`]'s.
 
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, Row as _};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::{Address, Asked, By, Deed, Desk, Group, Kept, Selection, Shown, Standing, Which};
@@ -53,6 +53,43 @@ impl Found {
             attempts: self.attempts,
             first_at: clock::from_utc(self.first_at),
             last_at: clock::from_utc(self.last_at),
+        }
+    }
+}
+
+/// A group as Postgres counts it.
+#[derive(sqlx::FromRow)]
+struct FoundGroup {
+    class: String,
+    code: String,
+    event_type: Option<String>,
+    schema_id: Option<i64>,
+    count: i64,
+    keys: i64,
+    waiting: i64,
+    first_at: OffsetDateTime,
+    last_at: OffsetDateTime,
+    message: String,
+    topic: String,
+    partition: i32,
+    source_offset: i64,
+}
+
+impl FoundGroup {
+    fn group(self) -> Group {
+        Group {
+            group: group_of(&self.class, &self.code, self.event_type.as_deref(), self.schema_id),
+            class: self.class,
+            code: self.code,
+            event_type: self.event_type,
+            schema_id: self.schema_id,
+            count: self.count,
+            keys: self.keys,
+            waiting: self.waiting,
+            first_at: clock::from_utc(self.first_at),
+            last_at: clock::from_utc(self.last_at),
+            message: self.message,
+            sample: Address { topic: self.topic, partition: self.partition, offset: self.source_offset },
         }
     }
 }
@@ -116,14 +153,8 @@ pub(super) async fn find(
 
 impl<S: Service> Desk<S> {
     pub(super) async fn read_groups(&self) -> anyhow::Result<Vec<Group>> {
-        type Row = (
-            (String, String, Option<String>, Option<i64>),
-            (i64, i64, i64),
-            (OffsetDateTime, OffsetDateTime),
-            (String, String, i32, i64),
-        );
         let mut conn = self.pool.acquire().await?;
-        let rows = sqlx::query(
+        let rows: Vec<FoundGroup> = sqlx::query_as(
             "SELECT class, code, event_type, schema_id, count(*) AS count, count(DISTINCT key) AS keys,
                     (SELECT count(*) FROM held AS w
                      WHERE NOT w.dead AND w.key = ANY (array_agg(d.key)) AND d.class NOT IN ('strange', 'poison'))
@@ -138,33 +169,7 @@ impl<S: Service> Desk<S> {
         )
         .fetch_all(&mut *conn)
         .await?;
-        let row = |row: &sqlx::postgres::PgRow| -> Result<Row, sqlx::Error> {
-            Ok((
-                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?),
-                (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?),
-                (row.try_get(7)?, row.try_get(8)?),
-                (row.try_get(9)?, row.try_get(10)?, row.try_get(11)?, row.try_get(12)?),
-            ))
-        };
-        let group = |(what, counts, times, last): Row| {
-            let (class, code, event_type, schema_id) = what;
-            let (message, topic, partition, offset) = last;
-            Group {
-                group: group_of(&class, &code, event_type.as_deref(), schema_id),
-                class,
-                code,
-                event_type,
-                schema_id,
-                count: counts.0,
-                keys: counts.1,
-                waiting: counts.2,
-                first_at: clock::from_utc(times.0),
-                last_at: clock::from_utc(times.1),
-                message,
-                sample: Address { topic, partition, offset },
-            }
-        };
-        rows.iter().map(|found| Ok(group(row(found)?))).collect()
+        Ok(rows.into_iter().map(FoundGroup::group).collect())
     }
 
     pub(super) async fn read_list(&self, chosen: Selection<'_>, dead: bool) -> anyhow::Result<Vec<Kept>> {
@@ -187,7 +192,7 @@ impl<S: Service> Desk<S> {
              WHERE partition = $1 AND key = $2 AND NOT dead AND number > $3 ORDER BY number",
         )
         .bind(address.partition)
-        .bind(found.key)
+        .bind(found.key.filter(|_| row.flaw.class.keeps_key()))
         .bind(row.number)
         .fetch_all(&mut *conn)
         .await?;

@@ -3,7 +3,7 @@
 //!
 //! Its loop is [`super`]'s; what becomes of such a record in a batch is [`crate::decision`]'s.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::acts::{self, Act};
 use crate::batch::Batch;
 use crate::held::{Entry, Retry, Row, Source};
 use crate::held_store;
-use crate::intake::{self, Verdict};
+use crate::intake;
 use crate::item::{Item, What};
 use crate::letter::{Class, Flaw};
 use crate::service::{EffectMark, Failure, Service, Window};
@@ -60,7 +60,8 @@ impl<S: Service> Processor<S> {
                 return Ok(());
             }
         };
-        let is_there = |source: &Source| rows.iter().any(|(found, _)| found == source);
+        let found: HashSet<Source> = rows.iter().map(|(source, _)| *source).collect();
+        let is_there = |source: &Source| found.contains(source);
         if !due.iter().all(is_there) {
             return Err(Ended::Again("held records are gone from the table".to_owned()));
         }
@@ -80,14 +81,8 @@ impl<S: Service> Processor<S> {
         let shared = &self.shared;
         let input = shared.description.inputs[source.0];
         let (service, sequence) = (shared.service.as_ref(), row.source_sequence);
-        let verdict =
-            intake::judge_again(service, &shared.codec, input, shared.kafka.partitions, sequence, &row.record);
-        let judged = match verdict {
-            Verdict::Input(meaning) => Ok(Some(Box::new(meaning.of(row.record.clone())))),
-            Verdict::Passed | Verdict::Repeat => Ok(None),
-            Verdict::Dead(flaw) | Verdict::Undecodable(flaw) | Verdict::Unknown { denied: flaw, .. } => Err(flaw),
-            Verdict::Stop(reason) => Err(Flaw { class: Class::Undecodable, code: "STOPPED".into(), message: reason }),
-        };
+        let judged = intake::judge_again(service, &shared.codec, input, shared.kafka.partitions, sequence, &row.record)
+            .map(|meaning| meaning.map(|meaning| Box::new(meaning.of(row.record.clone()))));
         Retry { source, row, act, judged }
     }
 

@@ -252,7 +252,7 @@ pub(crate) struct Decode {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Processors {
-    /// Let a stopped processor try again, once its cause is mended; one that waits goes on by itself
+    /// Let a stopped or paused processor try again, once its cause is mended; one that waits goes on by itself
     Resume {
         /// Whose
         service: ServiceName,

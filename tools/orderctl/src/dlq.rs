@@ -24,20 +24,17 @@ const RAMP: [usize; 9] = [1, 2, 5, 20, 50, 100, 200, 400, RECORDS_MAX];
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A processor that does nothing for so long is not at work.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Held records of a service that are shown: as many as one answer has.
+const HELD_MAX: usize = 10_000;
 const OPERATOR: &str = "orderctl";
 
 pub(crate) async fn run(settings: &Settings, out: Output, what: Dlq) -> anyhow::Result<ExitCode> {
     match what {
-        Dlq::List { service: Some(service), group, key, limit } if group.is_some() || key.is_some() => {
-            let choice = match (group, key) {
-                (Some(group), _) => format!("group={group}"),
-                (None, Some(key)) => format!("key={key}"),
-                (None, None) => String::new(),
-            };
-            let desk = Desk::open(settings, service, OPERATOR)?;
-            let listed = desk.get(&format!("/admin/dead-letters/records?limit={limit}&{choice}")).await?;
-            out.show(&listed["records"], records);
-            Ok(ExitCode::SUCCESS)
+        Dlq::List { service: Some(service), group: Some(group), limit, .. } => {
+            letters(settings, out, service, limit, &format!("group={group}")).await
+        }
+        Dlq::List { service: Some(service), key: Some(key), limit, .. } => {
+            letters(settings, out, service, limit, &format!("key={key}")).await
         }
         Dlq::List { service, .. } => groups(settings, out, service).await,
         Dlq::Show { service, record } => show(settings, out, service, &record).await,
@@ -48,6 +45,19 @@ pub(crate) async fn run(settings: &Settings, out: Output, what: Dlq) -> anyhow::
         }
         Dlq::Discard { what } => drive(settings, out, &what, "discard", None).await,
     }
+}
+
+async fn letters(
+    settings: &Settings,
+    out: Output,
+    service: ServiceName,
+    limit: u32,
+    choice: &str,
+) -> anyhow::Result<ExitCode> {
+    let desk = Desk::open(settings, service, OPERATOR)?;
+    let listed = desk.get(&format!("/admin/dead-letters/records?limit={limit}&{choice}")).await?;
+    out.show(&listed["records"], records);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn services(service: Option<ServiceName>) -> Vec<ServiceName> {
@@ -71,7 +81,7 @@ fn place(record: &Value) -> String {
 pub(crate) async fn held(settings: &Settings, out: Output, service: Option<ServiceName>) -> anyhow::Result<ExitCode> {
     let mut all = Vec::new();
     for service in services(service) {
-        let listed = Desk::open(settings, service, OPERATOR)?.get("/admin/held?limit=1000").await?;
+        let listed = Desk::open(settings, service, OPERATOR)?.get(&format!("/admin/held?limit={HELD_MAX}")).await?;
         all.extend(listed["records"].as_array().cloned().unwrap_or_default().into_iter().map(|mut record| {
             record["service"] = json!(service.as_str());
             record
@@ -221,7 +231,9 @@ async fn dry_run(settings: &Settings, out: Output, what: &Chosen) -> anyhow::Res
             let applied = if one["applied"] == json!(true) { "applied" } else { "dead again" };
             [place(one), applied.to_owned(), text(&one["outcome"])]
         };
-        table(["RECORD", "WOULD BE", "OUTCOME"], outcomes.as_array().into_iter().flatten().map(row))
+        let all: Vec<&Value> = outcomes.as_array().into_iter().flatten().collect();
+        let more = if all.len() == RECORDS_MAX { "\n… the oldest of them" } else { "" };
+        format!("{}{more}", table(["RECORD", "WOULD BE", "OUTCOME"], all.into_iter().map(row)))
     });
     Ok(ExitCode::SUCCESS)
 }
