@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::effects::Effects;
+use crate::failpoint;
 use crate::feed::{Control, ControlSender, Feed};
 use crate::held::{Entry, Queues};
 use crate::held_store;
@@ -54,6 +55,7 @@ pub(crate) async fn begin<S: Service>(shared: &Arc<Shared<S>>, partitions: &[i32
         let mut tx = conn.begin().await?;
         let owned = store::bump_epochs(&mut tx, &partitions, &shared.instance).await?;
         tx.commit().await?;
+        failpoint::reach("E1").await?;
         let mut positions = store::positions(&mut conn, &partitions).await?;
         let start = |owned: Owned| {
             let mut places = HashMap::new();
@@ -229,6 +231,7 @@ impl<S: Service> Supervisor<S> {
 
     async fn try_prepare(&self, start: &Start, owner: &CancellationToken) -> anyhow::Result<Found> {
         let left = self.read_left().await?;
+        failpoint::reach("E2").await?;
         let (kafka, topics) = (Arc::clone(&self.shared.kafka), self.shared.outputs.clone());
         let (partition, states) = (self.partition, left.outputs);
         let places = start.places.clone();

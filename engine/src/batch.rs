@@ -16,13 +16,14 @@ use crate::acts;
 use crate::batch_store::{self, Fenced, Finished, TakenCommand};
 use crate::calls::Scheduling;
 use crate::decision::{Decided, Decision};
+use crate::failpoint::{Injected, reach};
 use crate::held::Entry;
 use crate::held_store;
 use crate::intake::Place;
 use crate::item::Item;
 use crate::letter::Flaw;
 use crate::pool::is_record_fault;
-use crate::record::{OutRecord, pack};
+use crate::record::{OutRecord, Output, pack};
 use crate::service::{EffectMark, Failure, Service, Window};
 use crate::shared::Shared;
 use crate::store::{self, OutputState, Owned};
@@ -171,6 +172,7 @@ async fn try_once<S: Service>(
     parts: &[Part<S::Input>],
     lone_timer: &mut Option<i64>,
 ) -> Result<Filled, BatchError> {
+    reach("C1").await.map_err(injected)?;
     let mut kept = shared.connections.get().await.map_err(database)?;
     let mut tx = kept.connection.begin().await.map_err(database)?;
     let filled = match fill(shared, parts, &mut tx, lone_timer).await {
@@ -188,8 +190,13 @@ async fn try_once<S: Service>(
         true => BatchError::Fault(error),
         false => BatchError::Unknown(error.to_string()),
     })?;
+    reach("C5").await.map_err(|error| BatchError::Unknown(error.to_string()))?;
     shared.connections.keep(kept);
     Ok(filled)
+}
+
+fn injected(error: Injected) -> BatchError {
+    BatchError::Outage(error.to_string())
 }
 
 fn database(error: sqlx::Error) -> BatchError {
@@ -232,6 +239,7 @@ async fn fill<S: Service>(
     let mut inputs: Vec<&S::Input> = items.filter_map(|item| item.what.input()).collect();
     inputs.extend(timers.iter().flatten().map(|timer| &timer.input));
     let mut states = shared.service.load(conn, &inputs, &[]).await.map_err(database)?;
+    reach("C2").await.map_err(injected)?;
 
     let mut decided = Vec::with_capacity(live.len());
     for (part, timers) in live.iter().zip(&timers) {
@@ -245,10 +253,15 @@ async fn fill<S: Service>(
         decided.push(decision.end());
     }
     shared.service.save(conn, shared.homes(), &states).await.map_err(database)?;
+    reach("C3").await.map_err(injected)?;
     for (part, decided) in live.iter().zip(&decided) {
         save_beside(shared, conn, part, decided).await.map_err(database)?;
     }
     finish(shared, conn, &live, &decided).await?;
+    if decided.iter().flat_map(|decided| &decided.records).any(|record| record.output == Output::Dlq) {
+        reach("D4").await.map_err(injected)?;
+    }
+    reach("C4").await.map_err(injected)?;
     let mut next_timers = HashMap::new();
     for (part, decided) in live.iter().zip(&decided).filter(|(part, _)| part.batch.window.is_some()) {
         let partition = part.owned.partition;
@@ -328,6 +341,9 @@ async fn save_beside<S: Service>(
     }
     held_store::settle(conn, partition, &decided.settled).await?;
     held_store::save(conn, &decided.held).await?;
+    if !decided.held.is_empty() {
+        reach("D1").await?;
+    }
     acts::forget(conn, &[&decided.acts[..], &part.batch.void_acts].concat()).await?;
     let Scheduling { tries, forget } = &part.batch.scheduling;
     if !tries.is_empty() {

@@ -17,6 +17,7 @@ use events::time::Timestamp;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::batch_store::{self, TakenCommand};
+use crate::failpoint;
 use crate::held::Row;
 use crate::held_store;
 use crate::intake::Place;
@@ -137,6 +138,7 @@ impl<S: Service> Fold<'_, S> {
                         Output::Events => self.events(&mut folded, &mut held, partition, records).await?,
                         Output::Retry | Output::Dlq => self.letters(&mut held, partition, records).await?,
                     }
+                    failpoint::reach("B1").await?;
                     progress(done, total);
                 }
             }

@@ -20,6 +20,7 @@ mod consumer;
 mod decision;
 pub mod desk;
 mod effects;
+pub mod failpoint;
 mod feed;
 pub mod fold;
 mod held;

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use crate::batch::Batch;
 use crate::calls::{Calls, Done};
 use crate::effects::Effects;
+use crate::failpoint;
 use crate::feed::Feed;
 use crate::held::{Queues, Source};
 use crate::inbox::Inbox;
@@ -151,6 +152,9 @@ impl<S: Service> Processor<S> {
     async fn work(&mut self) -> Ended {
         let partition = self.owned.partition;
         self.shared.status.set(partition, State::Live, None);
+        if let Err(error) = failpoint::reach("E3").await {
+            return Ended::Again(error.to_string());
+        }
         loop {
             if self.stop.is_cancelled() {
                 return Ended::Revoked;

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::failpoint::{Injected, reach};
 use crate::kafka::Kafka;
 use crate::outbox::{Left, Load, Progress, Row};
 use crate::own_log;
@@ -218,12 +219,15 @@ impl Sender {
         if self.queue.is_empty() {
             return Ok(());
         }
+        reach("R1").await?;
         let length = self.chunk_length();
         let output = self.queue[0].record().output;
         let (flight, count) = self.launch(length)?;
+        reach("R2").await?;
         let Ok(reports) = flight.await else {
             return Err(Trouble::Retry("the producer dropped the records".to_owned()));
         };
+        reach("R5").await?;
         let offsets: Vec<i64> = reports.iter().flatten().map(|delivered| delivered.offset).collect();
         let trouble = match reports.last() {
             Some(Err(error)) => Some(error.to_string()),
@@ -233,6 +237,14 @@ impl Sender {
         if !offsets.is_empty() {
             self.check_offsets(output, &offsets).await?;
             self.acknowledge(output, &offsets);
+            match self.queue.front() {
+                None => reach("R3").await?,
+                Some(next) if next.record().output != output => reach("R4").await?,
+                Some(_) => {}
+            }
+            if output == Output::Retry {
+                reach("D2").await?;
+            }
         }
         trouble.map_or(Ok(()), |error| Err(Trouble::Retry(error)))
     }
@@ -345,4 +357,10 @@ impl Drop for Sender {
 enum Trouble {
     Retry(String),
     Forked(String),
+}
+
+impl From<Injected> for Trouble {
+    fn from(error: Injected) -> Self {
+        Self::Retry(error.to_string())
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use engine::failpoint;
 use events::code::{Channel, NoticeKind};
 use events::id::OrderId;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
@@ -125,9 +126,16 @@ impl Mailer {
     pub async fn send(&self, parcel: Parcel<'_>) -> Verdict {
         let id = message_id(parcel.order_id, parcel.kind, parcel.channel);
         let words = words(parcel.order_id, parcel.kind, parcel.letter);
-        match parcel.channel {
+        if let Err(error) = failpoint::reach("N1").await {
+            return Verdict::Unreachable(error.to_string());
+        }
+        let verdict = match parcel.channel {
             Channel::Email => self.mail(&id, parcel.to, words).await,
             Channel::Sms => self.text(&id, parcel.to, &words.text).await,
+        };
+        match failpoint::reach("N2").await {
+            Ok(()) => verdict,
+            Err(error) => Verdict::Unreachable(error.to_string()),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::failpoint;
 use engine::service::{
     About, Decoded, Description, EffectMark, Failure, Homes, InputTopic, Outcome, Service, Table, TopicKind, Try,
 };
@@ -279,7 +280,10 @@ impl Service for Notices {
         };
         let Address(to) = effect.to.as_ref().expect("a channel that can be reached has an address");
         match mailer.send(Parcel { order_id, kind, channel, letter: &effect.letter, to }).await {
-            Verdict::Final(report) => answer(report),
+            Verdict::Final(report) => match failpoint::reach("N3").await {
+                Ok(()) => answer(report),
+                Err(error) => Outcome::Unreachable { message: error.to_string() },
+            },
             Verdict::Failed { code, message } => Outcome::Failed { code, message },
             Verdict::Unreachable(message) => Outcome::Unreachable { message },
         }

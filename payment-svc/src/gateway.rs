@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use engine::failpoint;
 use engine::service::{Outcome, Try};
 use events::id::OrderId;
 use events::money::{Currency, Money};
@@ -188,7 +189,10 @@ impl Http {
 
     async fn post(&self, path: &str, body: &Value) -> Result<(StatusCode, Value), Trouble> {
         let response = self.client.post(format!("{}{path}", self.url)).json(body).send().await.map_err(unreachable)?;
-        read(response).await
+        let answer = read(response).await?;
+        let label = if path.ends_with("/cancel") { "G5" } else { "G3" };
+        failpoint::reach(label).await.map_err(|error| Trouble::Unreachable(error.to_string()))?;
+        Ok(answer)
     }
 }
 
@@ -210,11 +214,19 @@ impl Gateway {
             Self::Inside => return inside(request, attempt),
             Self::Http(http) => http,
         };
+        if let Err(error) = failpoint::reach("G2").await {
+            return Outcome::Unreachable { message: error.to_string() };
+        }
         let outcome = match request.call {
             Call::Charge => http.charge(request, attempt).await,
             Call::Cancel => http.cancel(request).await,
             Call::Refund => http.refund(request, attempt).await,
         };
+        if matches!(outcome, Ok(Outcome::Answer(_)))
+            && let Err(error) = failpoint::reach("G4").await
+        {
+            return Outcome::Unreachable { message: error.to_string() };
+        }
         outcome.unwrap_or_else(|trouble| match trouble {
             Trouble::Unreachable(message) => Outcome::Unreachable { message },
             Trouble::Failed(message) => Outcome::Failed { code: "GATEWAY_ERROR", message },

@@ -10,11 +10,17 @@ use tracing::{info, warn};
 
 use super::{BACKOFF_MIN, Ended, Processor};
 use crate::batch::{Batch, BatchError, Committed};
+use crate::failpoint::{Injected, reach};
 use crate::item::What;
 use crate::outbox::{self, Progress};
 use crate::service::{Service, Window};
 use crate::timers::Clock;
 use crate::turns::Turn;
+
+/// A commit that this owner does not take in: the next one reads it.
+fn forgotten(error: Injected) -> Ended {
+    Ended::Again(error.to_string())
+}
 
 impl<S: Service> Processor<S> {
     /// What waits, as far as one batch takes it.
@@ -70,6 +76,14 @@ impl<S: Service> Processor<S> {
         self.returning = Some(returning);
         match result {
             Ok(committed) => {
+                reach("C6").await.map_err(forgotten)?;
+                if !committed.effects_set.is_empty() {
+                    reach("G1").await.map_err(forgotten)?;
+                }
+                let tried = batch.items.iter().any(|item| matches!(item.what, What::Retry(_)));
+                if tried && committed.queues.values().any(|queue| !queue.is_empty()) {
+                    reach("D3").await.map_err(forgotten)?;
+                }
                 self.committed(batch, committed, started);
                 Ok(())
             }
