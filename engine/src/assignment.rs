@@ -23,6 +23,7 @@ use crate::feed::{Control, ControlSender, Feed};
 use crate::held::{Entry, Queues};
 use crate::held_store;
 use crate::intake::Place;
+use crate::mutant;
 use crate::outbox::{self, Row};
 use crate::own_log::{self, Comparison};
 use crate::processor::{Ended, Prepared, Processor};
@@ -52,9 +53,11 @@ pub(crate) async fn begin<S: Service>(shared: &Arc<Shared<S>>, partitions: &[i32
     let (shared, partitions) = (Arc::clone(shared), partitions.to_vec());
     let task = tokio::spawn(async move {
         let mut conn = shared.pool.acquire().await?;
+        let seen = mutant::outbox_before(&mut conn, &partitions).await?;
         let mut tx = conn.begin().await?;
         let owned = store::bump_epochs(&mut tx, &partitions, &shared.instance).await?;
         tx.commit().await?;
+        mutant::miss_outbox_behind(&mut conn, seen).await?;
         failpoint::reach("E1").await?;
         let mut positions = store::positions(&mut conn, &partitions).await?;
         let start = |owned: Owned| {

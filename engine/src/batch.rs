@@ -22,6 +22,7 @@ use crate::held_store;
 use crate::intake::Place;
 use crate::item::Item;
 use crate::letter::Flaw;
+use crate::mutant;
 use crate::pool::is_record_fault;
 use crate::record::{OutRecord, Output, pack};
 use crate::service::{EffectMark, Failure, Service, Window};
@@ -173,6 +174,14 @@ async fn try_once<S: Service>(
     lone_timer: &mut Option<i64>,
 ) -> Result<Filled, BatchError> {
     reach("C1").await.map_err(injected)?;
+    if mutant::is("position-outside-the-transaction") {
+        mutant::move_positions(
+            &shared.pool,
+            parts.iter().map(|part| (part.owned.partition, shared.places(&part.batch.items))),
+        )
+        .await
+        .map_err(database)?;
+    }
     let mut kept = shared.connections.get().await.map_err(database)?;
     let mut tx = kept.connection.begin().await.map_err(database)?;
     let filled = match fill(shared, parts, &mut tx, lone_timer).await {
@@ -186,11 +195,15 @@ async fn try_once<S: Service>(
         }
     };
     // A deferred constraint speaks at the COMMIT, and then the outcome is known.
+    let unknown = |error: String| match mutant::is("unknown-commit-tried-again-without-batch-number") {
+        true => BatchError::Outage(error),
+        false => BatchError::Unknown(error),
+    };
     tx.commit().await.map_err(|error| match is_record_fault(&error) {
         true => BatchError::Fault(error),
-        false => BatchError::Unknown(error.to_string()),
+        false => unknown(error.to_string()),
     })?;
-    reach("C5").await.map_err(|error| BatchError::Unknown(error.to_string()))?;
+    reach("C5").await.map_err(|error| unknown(error.to_string()))?;
     shared.connections.keep(kept);
     Ok(filled)
 }
@@ -252,13 +265,17 @@ async fn fill<S: Service>(
         }
         decided.push(decision.end());
     }
+    if mutant::is("dead-letter-beside-the-outbox") {
+        decided.iter_mut().for_each(|decided| mutant::publish_beside(shared, &mut decided.records));
+    }
     shared.service.save(conn, shared.homes(), &states).await.map_err(database)?;
     reach("C3").await.map_err(injected)?;
     for (part, decided) in live.iter().zip(&decided) {
         save_beside(shared, conn, part, decided).await.map_err(database)?;
     }
     finish(shared, conn, &live, &decided).await?;
-    if decided.iter().flat_map(|decided| &decided.records).any(|record| record.output == Output::Dlq) {
+    let dlq = Output::Dlq.place();
+    if live.iter().zip(&decided).any(|(part, decided)| decided.sequences[dlq] > part.batch.sequences[dlq]) {
         reach("D4").await.map_err(injected)?;
     }
     reach("C4").await.map_err(injected)?;

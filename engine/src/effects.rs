@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use events::time::Timestamp;
 
+use crate::mutant;
 use crate::service::{EffectMark, Try};
 use crate::store::StoredTry;
 
@@ -90,6 +91,7 @@ impl Effects {
         most: usize,
         rests: impl Fn(i64) -> bool,
     ) -> Vec<EffectMark> {
+        let acked = if mutant::is("effect-before-its-acknowledgement") { i64::MAX } else { acked };
         while let Some((sequence, name)) = self.unacknowledged.front().copied()
             && sequence <= acked
         {

@@ -8,12 +8,7 @@
 //! - `sigkill`: this process is gone at once; no destructor runs.
 //! - `stop`: this process stands still, heartbeats included, until somebody sends SIGCONT.
 //! - `err`: the step behind the boundary errs; where its outcome can be unknown, that.
-//! - `delay`: only this step waits, for [`DELAY`].
-
-use std::time::Duration;
-
-/// How long `delay` is.
-pub const DELAY: Duration = Duration::from_secs(8);
+//! - `delay:MS`: only this step waits, for so many milliseconds.
 
 /// A boundary: its label in the reliability plan, and what lies before and behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,12 +95,13 @@ mod build {
 mod build {
     use std::collections::BTreeMap;
     use std::sync::{Mutex, Once, PoisonError};
+    use std::time::Duration;
 
     use anyhow::Context as _;
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
 
-    use super::{ALL, DELAY};
+    use super::ALL;
 
     static HITS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
     static ENVIRONMENT: Once = Once::new();
@@ -120,13 +116,13 @@ mod build {
     /// # Errors
     /// When it is armed with `err`.
     pub async fn reach(label: &'static str) -> Result<(), Injected> {
-        match act(label) {
-            None => Ok(()),
-            Some(action) if action == "delay" => {
-                tokio::time::sleep(DELAY).await;
+        let Some(action) = act(label) else { return Ok(()) };
+        match delay(&action) {
+            Some(delay) => {
+                tokio::time::sleep(delay).await;
                 Ok(())
             }
-            Some(action) => done_at_once(label, &action),
+            None => done_at_once(label, &action),
         }
     }
 
@@ -135,14 +131,18 @@ mod build {
     /// # Errors
     /// When it is armed with `err`.
     pub fn pass(label: &'static str) -> Result<(), Injected> {
-        match act(label) {
-            None => Ok(()),
-            Some(action) if action == "delay" => {
-                std::thread::sleep(DELAY);
+        let Some(action) = act(label) else { return Ok(()) };
+        match delay(&action) {
+            Some(delay) => {
+                std::thread::sleep(delay);
                 Ok(())
             }
-            Some(action) => done_at_once(label, &action),
+            None => done_at_once(label, &action),
         }
+    }
+
+    fn delay(action: &str) -> Option<Duration> {
+        action.strip_prefix("delay:")?.parse().ok().map(Duration::from_millis)
     }
 
     fn done_at_once(label: &'static str, action: &str) -> Result<(), Injected> {
@@ -159,7 +159,7 @@ mod build {
                 Ok(())
             }
             "err" => Err(Injected(label)),
-            other => panic!("failpoint {label}: sigkill, stop, err or delay, not `{other}`"),
+            other => panic!("failpoint {label}: sigkill, stop, err or delay:MS, not `{other}`"),
         }
     }
 

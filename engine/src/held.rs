@@ -13,6 +13,7 @@ use events::time::Timestamp;
 use crate::acts::Act;
 use crate::intake::Input;
 use crate::letter::{Class, Flaw, Step, Told};
+use crate::mutant;
 use crate::record::Record;
 use crate::service::Service;
 use crate::shared::Shared;
@@ -161,12 +162,12 @@ impl Queues {
 
     /// True when something of this key is held: its timers and effects rest.
     pub(crate) fn rests(&self, key: i64) -> bool {
-        self.keys.contains_key(&key)
+        self.keys.contains_key(&key) && !mutant::is("held-key-does-not-rest")
     }
 
     /// All keys of which something is held.
     pub(crate) fn resting(&self) -> impl Iterator<Item = i64> {
-        self.keys.keys().copied()
+        self.keys.keys().copied().filter(|key| self.rests(*key))
     }
 
     /// Takes in what a batch left of a key's queue. True when the key is free again.

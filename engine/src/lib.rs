@@ -34,6 +34,7 @@ mod letter;
 mod meters;
 pub mod migrate;
 mod model;
+pub mod mutant;
 mod outbox;
 pub mod own_log;
 pub mod pool;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use engine::failpoint;
+use engine::mutant;
 use engine::service::{Outcome, Try};
 use events::id::OrderId;
 use events::money::{Currency, Money};
@@ -109,7 +110,10 @@ impl Http {
     }
 
     async fn charge(&self, request: &Request, attempt: Try) -> Result<Outcome<Input>, Trouble> {
-        let key = charge_key(request.order_id);
+        let mut key = charge_key(request.order_id);
+        if mutant::is("fresh-key-for-each-charge") {
+            key = format!("{key}:{}:{}", attempt.now.0, attempt.number);
+        }
         if attempt.may_have_called
             && let Some(shown) = self.get(&format!("/v1/charges/{key}")).await?
         {

@@ -9,6 +9,7 @@ use crate::batch::BatchError;
 use crate::held::{self, Entry, Retry, Row, Source};
 use crate::intake::Input;
 use crate::letter::{self, Class, Flaw, Letter, Scribe, Step};
+use crate::mutant;
 use crate::record::Record;
 use crate::service::Service;
 
@@ -38,7 +39,8 @@ impl<S: Service> Decision<'_, S> {
     /// Holds a record that must wait behind another one of its aggregate.
     pub(super) fn follows(&mut self, input: &Input<S::Input>) -> Result<bool, BatchError> {
         let queue = self.queue(input.key);
-        if queue.is_empty() || !held::keeps(queue, held::kind_of(self.shared, &input.record)) {
+        let goes_on = mutant::is("followers-of-a-held-record-go-on");
+        if queue.is_empty() || goes_on || !held::keeps(queue, held::kind_of(self.shared, &input.record)) {
             return Ok(false);
         }
         self.keep(Step::Held, &input.record, input.position.sequence, &waiting(), 0)?;

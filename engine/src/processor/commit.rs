@@ -12,6 +12,7 @@ use super::{BACKOFF_MIN, Ended, Processor};
 use crate::batch::{Batch, BatchError, Committed};
 use crate::failpoint::{Injected, reach};
 use crate::item::What;
+use crate::mutant;
 use crate::outbox::{self, Progress};
 use crate::service::{Service, Window};
 use crate::timers::Clock;
@@ -58,7 +59,10 @@ impl<S: Service> Processor<S> {
             model: self.model,
             acked: progress.acked,
             acked_before: self.acked,
-            acked_batch: progress.acked_batch,
+            acked_batch: match mutant::is("outbox-row-deleted-before-its-acknowledgement") {
+                true => self.owned.batch,
+                false => progress.acked_batch,
+            },
             acked_batch_before: self.forgotten_batch,
             scheduling,
         }

@@ -6,6 +6,8 @@
 
 mod acts;
 mod append;
+#[cfg(feature = "failpoints")]
+mod boundaries;
 mod child;
 mod commits;
 mod desk;
