@@ -15,6 +15,7 @@
 //!
 //! Nothing is judged here.
 
+pub mod audit;
 mod collect;
 mod entry;
 pub mod lines;

@@ -297,11 +297,6 @@ impl<'a> Log<'a> {
         (said && entry.key_text() == key.to_string() && home == entry.partition).then_some((id, key))
     }
 
-    /// The own events of a service about an aggregate, in order.
-    pub(super) fn facts_of(&self, topic: &str, key: i64) -> impl Iterator<Item = &Fact<'a>> {
-        self.facts.iter().filter(move |fact| fact.topic == topic && fact.event.key() == (key, false))
-    }
-
     /// A name on the broker without the run's prefix.
     pub(super) fn bare<'b>(&self, topic: &'b str) -> &'b str {
         topic.strip_prefix(self.folder.run.prefix.as_str()).unwrap_or(topic)

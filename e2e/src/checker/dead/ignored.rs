@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use events::code::NoticeKind;
+use events::code::{CancelReason, NoticeKind};
 use events::inventory::InventoryEvent;
 use events::notification::NotificationEvent;
 use events::order::OrderEvent;
@@ -76,13 +76,14 @@ impl<'l> Stories<'l> {
         }
     }
 
-    /// What was reserved or given up is known to the payment.
+    /// What was reserved or given up is known to the payment. An order without stock is never paid for.
     fn payment(&self, event: &Event, key: i64) -> bool {
-        let concerns = matches!(
-            event,
-            Event::Order(OrderEvent::OrderCancelled(_) | OrderEvent::OrderExpired(_))
-                | Event::Inventory(InventoryEvent::StockReserved(_))
-        );
+        let concerns = match event {
+            Event::Order(OrderEvent::OrderCancelled(event)) => event.reason != CancelReason::OutOfStock,
+            Event::Order(event) => matches!(event, OrderEvent::OrderExpired(_)),
+            Event::Inventory(event) => matches!(event, InventoryEvent::StockReserved(_)),
+            Event::Payment(_) | Event::Notification(_) => false,
+        };
         !concerns || self.any("payment.events", key, |event| event.short() != "CommandRefused")
     }
 
