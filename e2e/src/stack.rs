@@ -17,7 +17,8 @@ use crate::process::Process;
 /// The four services, in the order of the flow.
 pub const SERVICES: [&str; 4] = ["order-svc", "inventory-svc", "payment-svc", "notify-svc"];
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const PARTITIONS: i32 = 2;
+/// Of every topic of a stack.
+pub const PARTITIONS: i32 = 2;
 
 /// How a stack differs from the usual one.
 #[derive(Debug, Clone)]
