@@ -4,6 +4,7 @@
 //! and [`evidence`] write down what a run leaves, for the checker. The tests are in `tests/`; none of them calls into a
 //! service.
 
+pub mod chaos;
 pub mod check;
 pub mod client;
 pub mod evidence;
