@@ -21,11 +21,7 @@ const OPEN: [(&str, &str, &str); 7] = [
     ("order-svc", "orders that are not final", "SELECT count(*) FROM projection.orders WHERE status = 'PLACED'"),
     ("payment-svc", "calls to the gateway", "SELECT count(*) FROM projection.payments WHERE call_kind IS NOT NULL"),
     ("inventory-svc", "reservations", "SELECT count(*) FROM projection.reservations WHERE status = 'RESERVED'"),
-    (
-        "notify-svc",
-        "notices",
-        "SELECT count(*) FROM projection.notices WHERE due_at IS NOT NULL OR email = 'PENDING' OR sms = 'PENDING'",
-    ),
+    ("notify-svc", "notices", "SELECT count(*) FROM projection.notices WHERE email = 'PENDING' OR sms = 'PENDING'"),
     ("*", "rows of the outbox", "SELECT count(*) FROM engine.outbox"),
     ("*", "held records", "SELECT count(*) FROM projection.held WHERE NOT dead"),
     ("*", "effects that are tried", "SELECT count(*) FROM engine.effects WHERE pending"),

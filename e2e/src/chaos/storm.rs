@@ -38,7 +38,7 @@ pub(super) async fn weather(
     }
     steps.sort();
     let (mut begun, mut done) = (BTreeMap::<usize, Begun>::new(), Vec::new());
-    let mut progress = Progress::new(options);
+    let mut progress = Progress::new(options)?;
     let began = Instant::now();
     for (at, number, act) in steps {
         wait(field, began, CALM + at, &mut progress, &names(faults, &begun)).await?;
@@ -88,7 +88,7 @@ async fn wait(
         }
         tokio::time::sleep(left.min(LOOK_EVERY)).await;
         field.look_after()?;
-        progress.show(field, began.elapsed(), now).await;
+        progress.show(field, began.elapsed(), now).await?;
     }
 }
 
