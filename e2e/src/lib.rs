@@ -4,6 +4,7 @@
 //! and [`evidence`] write down what a run leaves, which [`checker`] judges and [`verdict`] waits for. The tests are in `tests/`; none of them calls into a
 //! service.
 
+pub mod chaos;
 pub mod check;
 pub mod checker;
 pub mod client;
