@@ -11,6 +11,7 @@ pub mod client;
 pub mod evidence;
 mod ground;
 pub mod history;
+pub mod matrix;
 mod process;
 pub mod stack;
 pub mod verdict;
