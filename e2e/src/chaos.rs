@@ -29,6 +29,7 @@ use serde_json::json;
 
 use crate::evidence::lines::Lines;
 use crate::evidence::{self, Expects, Limits, Run};
+use crate::ground;
 use crate::history::History;
 use crate::stack::{self, PARTITIONS, SERVICES, Stack};
 use crate::verdict;
@@ -66,6 +67,14 @@ pub struct Options {
     pub patience: u32,
     /// Whether a line on the terminal says what is going on.
     pub is_live: bool,
+}
+
+/// For a command: takes servers and programs from the running `cargo up` where the environment does not name them.
+///
+/// # Errors
+/// When nothing runs, or the programs cannot be built.
+pub fn stand_on_running_stack() -> anyhow::Result<()> {
+    ground::stand_on_running_stack()
 }
 
 /// Runs it. The evidence and all logs stay in the folder, whatever the verdict.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::kafka::{INPUT_BYTES_MAX, Kafka};
-use engine::own_log::{Reader, watermarks};
+use engine::own_log::{Partition, Reader, watermarks};
 use engine::record::Record;
 use events::envelope::{self, Headers};
 use rand::rngs::StdRng;
@@ -38,7 +38,7 @@ pub(super) struct Injector {
     random: StdRng,
     lines: Lines,
     producer: FutureProducer,
-    next: BTreeMap<(String, i32), i64>,
+    next: BTreeMap<Partition, i64>,
     /// Topic, partition and offset of what was injected: that is not copied again.
     own: BTreeSet<(String, i32, i64)>,
     waiting: Vec<(Instant, Injection)>,
@@ -105,7 +105,7 @@ impl Injector {
     /// What came since the last look; nothing when the broker does not answer.
     async fn fresh(&mut self) -> Vec<Record> {
         let (kafka, next) = (self.kafka.clone(), self.next.clone());
-        let read = move || -> anyhow::Result<(Vec<((String, i32), i64)>, Vec<Record>)> {
+        let read = move || -> anyhow::Result<(BTreeMap<Partition, i64>, Vec<Record>)> {
             let places: Vec<_> = next.keys().cloned().collect();
             let ends: Vec<_> = places.iter().cloned().zip(watermarks(&kafka, &places)?).collect();
             let ranges: Vec<_> = ends.iter().map(|(place, (_, high))| (place.clone(), next[place], *high)).collect();

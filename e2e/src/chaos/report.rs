@@ -64,7 +64,7 @@ pub struct Report {
     /// From then to the end of everything.
     pub settled_seconds: Option<f64>,
     /// How often each invariant is violated.
-    pub invariants: BTreeMap<&'static str, u64>,
+    pub invariants: Vec<(&'static str, u64)>,
     /// What did not come to an end, or ended by itself.
     pub not_live: Vec<String>,
     /// One violation of each invariant that does not hold; the rest is `checker`'s to tell, from the evidence.
@@ -101,7 +101,7 @@ impl Report {
             injected: [injected.repeats, injected.strange, injected.unknown.len()],
             progress_seconds: times.progress.map(|time| time.as_secs_f64()),
             settled_seconds: times.settled.map(|time| time.as_secs_f64()),
-            invariants: BTreeMap::new(),
+            invariants: Vec::new(),
             not_live: Vec::new(),
             violations: Vec::new(),
             evidence: options.out.clone(),
@@ -111,7 +111,7 @@ impl Report {
     /// Takes over what the checker says.
     pub(super) fn judged(&mut self, judged: &checker::Report) {
         for checked in &judged.checks {
-            self.invariants.insert(checked.invariant, checked.violated);
+            self.invariants.push((checked.invariant, checked.violated));
             self.violations.extend(checked.violations.first().map(|one| format!("{}: {}", one.invariant, one.what)));
         }
     }
@@ -159,7 +159,7 @@ impl fmt::Display for Report {
         let seconds = |time: Option<f64>| time.map_or("not".to_owned(), |time| format!("after {time:.1} s"));
         let (progress, settled) = (seconds(self.progress_seconds), seconds(self.settled_seconds));
         writeln!(f, "healed: first order confirmed {progress}, at rest {settled}")?;
-        let holding = self.invariants.iter().filter(|(_, violated)| **violated == 0).map(|(name, _)| *name);
+        let holding = self.invariants.iter().filter(|(_, violated)| *violated == 0).map(|(name, _)| *name);
         writeln!(f, "hold: {}", holding.collect::<Vec<_>>().join(" "))?;
         for line in self.not_live.iter().chain(&self.violations) {
             writeln!(f, "\n{line}")?;

@@ -55,14 +55,15 @@ pub(super) async fn weather(
                 (before, now) => now.or(before),
             };
         }
-        if act + 1 == fault.acts.len() {
-            if let Some(state) = begun.remove(&number) {
-                // A reset or a lost reply is seen a moment later.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                let line = ended(field, fault, &state);
-                log.append(&line)?;
-                done.push(line);
-            }
+        if act + 1 < fault.acts.len() {
+            continue;
+        }
+        if let Some(state) = begun.remove(&number) {
+            // A reset or a lost reply is seen a moment later.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let line = ended(field, fault, &state);
+            log.append(&line)?;
+            done.push(line);
         }
     }
     wait(field, began, options.length, &mut progress, &[]).await?;

@@ -280,8 +280,10 @@ impl<'l> Order<'l> {
             }
             _ => false,
         });
+        // A command about an order that never was is refused.
+        let spoken_of = self.facts.iter().any(|fact| fact.event.short() != "CommandRefused");
         let missing = match (self.status, self.reason) {
-            ("", _) => Some("others speak of it, but it was never placed or rejected"),
+            ("", _) if spoken_of => Some("others speak of it, but it was never placed or rejected"),
             ("CONFIRMED", _) if !paid => Some("it is confirmed, but its total was not captured"),
             ("CANCELLED", Some("OUT_OF_STOCK")) if !has("StockRejected") => Some("no stock was refused to it"),
             ("CANCELLED", Some("PAYMENT_DECLINED")) if !has("PaymentDeclined") => Some("its payment was not declined"),

@@ -512,12 +512,17 @@ impl World {
         }
     }
 
-    /// The first record of a topic once more.
+    /// Some records once more.
     fn repeat(&mut self) {
-        for topic in ["order.events", "order.commands", "inventory.events"] {
-            let mut entry = self.folder.topics[topic].iter().find(|entry| entry.key_text() != "x").unwrap().clone();
+        let (order, product) = (self.orders["short"], PRODUCT);
+        for (topic, short, key) in [
+            ("order.events", "OrderPlaced", order),
+            ("order.commands", "PlaceOrder", order),
+            ("inventory.events", "ProductListed", product),
+        ] {
+            let entry = self.last(topic, short, key).clone();
             let key = entry.key_text().to_owned();
-            entry.offset = self.append(topic, entry.partition, &key, entry.value.clone(), entry.headers.clone());
+            self.append(topic, entry.partition, &key, entry.value, entry.headers);
         }
     }
 
@@ -536,8 +541,8 @@ impl World {
         for (service, number, _) in SERVICES {
             let row = json!({"service": number, "instance": 0, "mark_ms": BEGAN + 3_600_000});
             self.row(service, "engine.leases", row);
-            let held = self.rows(service, "projection.held");
-            held.reserve(0);
+            // A table without rows is there all the same.
+            self.rows(service, "projection.held");
         }
         for (id, op, epoch, batch, tx) in
             [(1, "INSERT", 5, 0, 10), (2, "UPDATE", 5, 1, 11), (3, "UPDATE", 9, 1, 12), (4, "UPDATE", 9, 2, 13)]

@@ -52,17 +52,22 @@ impl<'l> Stories<'l> {
         }
     }
 
-    /// Only what could end the order, and only when it has ended.
+    /// What could end the order, when something else has ended it. An end that only such an input brings about was brought about
+    /// by this one, as there is one of each.
     fn order(&self, event: &Event, key: i64) -> bool {
-        let ends = match event {
-            Event::Inventory(event) => matches!(event, InventoryEvent::StockRejected(_)),
-            Event::Payment(PaymentEvent::PaymentCaptured(event)) => !event.refund_due,
-            Event::Payment(event) => {
-                matches!(event, PaymentEvent::PaymentDeclined(_) | PaymentEvent::PaymentFailed(_))
-            }
-            Event::Order(_) | Event::Notification(_) => false,
+        let brings = match event {
+            Event::Inventory(InventoryEvent::StockRejected(_)) => Some(CancelReason::OutOfStock),
+            Event::Payment(PaymentEvent::PaymentDeclined(_)) => Some(CancelReason::PaymentDeclined),
+            Event::Payment(PaymentEvent::PaymentFailed(_)) => Some(CancelReason::PaymentFailed),
+            Event::Payment(PaymentEvent::PaymentCaptured(event)) if !event.refund_due => None,
+            _ => return true,
         };
-        !ends || self.any("order.events", key, |event| is_end(event))
+        self.any("order.events", key, |end| match end {
+            Event::Order(OrderEvent::OrderConfirmed(_)) => brings.is_some(),
+            Event::Order(OrderEvent::OrderCancelled(end)) => Some(end.reason) != brings,
+            Event::Order(OrderEvent::OrderExpired(_)) => true,
+            _ => false,
+        })
     }
 
     /// Every order is answered, and every reservation ends.
@@ -81,30 +86,33 @@ impl<'l> Stories<'l> {
         let concerns = match event {
             Event::Order(OrderEvent::OrderCancelled(event)) => event.reason != CancelReason::OutOfStock,
             Event::Order(event) => matches!(event, OrderEvent::OrderExpired(_)),
-            Event::Inventory(event) => matches!(event, InventoryEvent::StockReserved(_)),
-            Event::Payment(_) | Event::Notification(_) => false,
+            // A payment is asked for by the reservation alone.
+            Event::Inventory(InventoryEvent::StockReserved(_)) => {
+                let asked = self.any("payment.events", key, |event| event.short() == "PaymentRequested");
+                return !asked && self.any("payment.events", key, |event| event.short() == "PaymentCancelled");
+            }
+            Event::Inventory(_) | Event::Payment(_) | Event::Notification(_) => false,
         };
         !concerns || self.any("payment.events", key, |event| event.short() != "CommandRefused")
     }
 
     /// Each occasion has its notice, and an order has one end to tell of.
     fn notify(&self, event: &Event, key: i64) -> bool {
-        let kinds: &[NoticeKind] = match event {
-            Event::Order(
-                OrderEvent::OrderConfirmed(_) | OrderEvent::OrderCancelled(_) | OrderEvent::OrderExpired(_),
-            ) => &[NoticeKind::OrderConfirmed, NoticeKind::OrderCancelled, NoticeKind::OrderExpired],
-            Event::Payment(PaymentEvent::PaymentRequested(_)) => &[NoticeKind::PaymentReminder],
-            Event::Payment(PaymentEvent::PaymentRefunded(_)) => &[NoticeKind::PaymentRefunded],
+        let own = match event {
+            Event::Order(OrderEvent::OrderConfirmed(_)) => NoticeKind::OrderConfirmed,
+            Event::Order(OrderEvent::OrderCancelled(_)) => NoticeKind::OrderCancelled,
+            Event::Order(OrderEvent::OrderExpired(_)) => NoticeKind::OrderExpired,
+            Event::Payment(PaymentEvent::PaymentRequested(_) | PaymentEvent::PaymentRefunded(_)) => return false,
             _ => return true,
         };
-        self.any("notification.events", key, |event| match event {
-            Event::Notification(NotificationEvent::NotificationScheduled(event)) => kinds.contains(&event.kind),
-            Event::Notification(NotificationEvent::NotificationSkipped(event)) => kinds.contains(&event.kind),
-            _ => false,
-        })
+        let ends = [NoticeKind::OrderConfirmed, NoticeKind::OrderCancelled, NoticeKind::OrderExpired];
+        let told = |kinds: &[NoticeKind]| {
+            self.any("notification.events", key, |event| match event {
+                Event::Notification(NotificationEvent::NotificationScheduled(event)) => kinds.contains(&event.kind),
+                Event::Notification(NotificationEvent::NotificationSkipped(event)) => kinds.contains(&event.kind),
+                _ => false,
+            })
+        };
+        told(&ends) && !told(&[own])
     }
-}
-
-fn is_end(event: &Event) -> bool {
-    matches!(event.short(), "OrderConfirmed" | "OrderCancelled" | "OrderExpired" | "OrderRejected")
 }
