@@ -32,11 +32,20 @@ pub struct Options {
     pub timer_grace: &'static str,
     /// `GATEWAY_ADAPTER`
     pub gateway_adapter: &'static str,
+    /// `EFFECT_DELAYS`
+    pub effect_delays: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { instances: 1, pay_within: "15m", ask_gateway_after: "2s", timer_grace: "5s", gateway_adapter: "http" }
+        Self {
+            instances: 1,
+            pay_within: "15m",
+            ask_gateway_after: "2s",
+            timer_grace: "5s",
+            gateway_adapter: "http",
+            effect_delays: "1s,2s,4s,8s,16s,32s,64s",
+        }
     }
 }
 
@@ -236,6 +245,7 @@ impl Stack {
             ("GATEWAY_ADAPTER", options.gateway_adapter.to_owned()),
             ("SESSION_TIMEOUT", "6s".to_owned()),
             ("RETRY_DELAYS", "200ms,500ms".to_owned()),
+            ("EFFECT_DELAYS", options.effect_delays.to_owned()),
             ("ASK_GATEWAY_AFTER", options.ask_gateway_after.to_owned()),
             ("TIMER_GRACE", options.timer_grace.to_owned()),
         ];

@@ -20,7 +20,7 @@ use tracing::{debug, error, info, warn};
 use crate::effects::Effects;
 use crate::feed::{Control, ControlSender, Feed};
 use crate::held::{Entry, Queues};
-use crate::held_store;
+use crate::held_store::{self, DeadRow};
 use crate::intake::Place;
 use crate::outbox::{self, Row};
 use crate::own_log::{self, Comparison};
@@ -257,7 +257,7 @@ impl<S: Service> Supervisor<S> {
             owned: start.owned,
             places: start.places.clone(),
             publisher,
-            effects: Effects::restored(left.effects, &left.tries),
+            effects: Effects::restored(left.effects, &left.tries, &left.dead),
             held: Queues::new(Arc::clone(&self.shared.settings.retry_delays), left.held),
             timers: Timers::new(left.now, self.shared.settings.timer_grace, left.next_timer),
             clock: Clock::new(left.now),
@@ -290,6 +290,7 @@ impl<S: Service> Supervisor<S> {
                 rows,
                 effects: shared.service.effects_due(&mut conn, partition).await?,
                 tries: store::tries(&mut conn, partition).await?,
+                dead: held_store::dead_effects(&mut conn, partition).await?,
                 next_timer: shared.service.next_timer(&mut conn, partition, &resting).await?,
                 held,
                 model: Place { next_offset: 0, last_sequence: model },
@@ -307,6 +308,7 @@ struct Left {
     effects: Vec<EffectMark>,
     held: Vec<(i64, Entry)>,
     tries: Vec<StoredTry>,
+    dead: Vec<DeadRow>,
     next_timer: Option<Timestamp>,
     model: Place,
     now: Timestamp,

@@ -20,16 +20,23 @@ mod consumer;
 mod decision;
 pub mod desk;
 mod effects;
+#[cfg(test)]
+mod effects_tests;
+mod exhausted;
 mod feed;
 pub mod fold;
 mod held;
 mod held_store;
+#[cfg(test)]
+mod held_tests;
 mod inbox;
 mod intake;
 mod item;
 pub mod kafka;
 pub mod lease;
 mod letter;
+#[cfg(test)]
+mod letter_tests;
 mod meters;
 pub mod migrate;
 mod model;

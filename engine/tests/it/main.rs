@@ -8,6 +8,7 @@ mod acts;
 mod append;
 mod child;
 mod commits;
+mod dead_effects;
 mod desk;
 mod effects;
 mod faults;
