@@ -329,7 +329,8 @@ async fn wait(desk: &Desk, records: &[Address], told: impl Fn(Standing)) -> anyh
             let service = desk.service();
             bail!(
                 "{} of {} records wait for their processor, which does nothing; `cargo orderctl processors` says why. \
-                 What is asked for stays asked for at {service}",
+                 Effects may also wait for the other side to answer at all. What is asked for stays asked for at \
+                 {service}",
                 standing.asked,
                 records.len()
             );
