@@ -246,6 +246,7 @@ impl Stack {
             ("GATEWAY_ADAPTER", options.gateway_adapter.to_owned()),
             ("SESSION_TIMEOUT", "6s".to_owned()),
             ("RETRY_DELAYS", "200ms,500ms".to_owned()),
+            ("EFFECT_DELAYS", options.effect_delays.to_owned()),
             ("ASK_GATEWAY_AFTER", options.ask_gateway_after.to_owned()),
             ("TIMER_GRACE", options.timer_grace.to_owned()),
         ];

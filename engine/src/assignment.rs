@@ -21,7 +21,7 @@ use crate::effects::Effects;
 use crate::failpoint;
 use crate::feed::{Control, ControlSender, Feed};
 use crate::held::{Entry, Queues};
-use crate::held_store;
+use crate::held_store::{self, DeadRow};
 use crate::intake::Place;
 use crate::mutant;
 use crate::outbox::{self, Row};
@@ -263,7 +263,7 @@ impl<S: Service> Supervisor<S> {
             owned: start.owned,
             places: start.places.clone(),
             publisher,
-            effects: Effects::restored(left.effects, &left.tries),
+            effects: Effects::restored(left.effects, &left.tries, &left.dead),
             held: Queues::new(Arc::clone(&self.shared.settings.retry_delays), left.held),
             timers: Timers::new(left.now, self.shared.settings.timer_grace, left.next_timer),
             clock: Clock::new(left.now),
@@ -296,6 +296,7 @@ impl<S: Service> Supervisor<S> {
                 rows,
                 effects: shared.service.effects_due(&mut conn, partition).await?,
                 tries: store::tries(&mut conn, partition).await?,
+                dead: held_store::dead_effects(&mut conn, partition).await?,
                 next_timer: shared.service.next_timer(&mut conn, partition, &resting).await?,
                 held,
                 model: Place { next_offset: 0, last_sequence: model },
@@ -313,6 +314,7 @@ struct Left {
     effects: Vec<EffectMark>,
     held: Vec<(i64, Entry)>,
     tries: Vec<StoredTry>,
+    dead: Vec<DeadRow>,
     next_timer: Option<Timestamp>,
     model: Place,
     now: Timestamp,

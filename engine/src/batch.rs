@@ -15,7 +15,8 @@ use sqlx::{Connection, PgConnection};
 use crate::acts;
 use crate::batch_store::{self, Fenced, Finished, TakenCommand};
 use crate::calls::Scheduling;
-use crate::decision::{Decided, Decision};
+use crate::decision::{self, Decided, Decision};
+use crate::effects::Dead;
 use crate::failpoint::{Injected, reach};
 use crate::held::Entry;
 use crate::held_store;
@@ -41,6 +42,8 @@ pub(crate) struct Batch<I> {
     pub(crate) resting: Vec<i64>,
     /// What is held of the keys of these items.
     pub(crate) queues: HashMap<i64, Vec<Entry>>,
+    /// Which effects are dead.
+    pub(crate) dead: Arc<Dead>,
     /// Acts of operators to be forgotten: their records are gone.
     pub(crate) void_acts: Vec<i64>,
     /// Records of the last minute, and how many of them failed.
@@ -71,6 +74,8 @@ pub(crate) struct Committed {
     pub(crate) effects_set: Vec<EffectMark>,
     /// What is held now, of the keys where that changed.
     pub(crate) queues: HashMap<i64, Vec<Entry>>,
+    /// Which effects are dead now, of the keys where that may have changed.
+    pub(crate) dead: Dead,
     /// Answers, by their place in the batch, whose key waits for a held record.
     pub(crate) put_off: Vec<usize>,
     pub(crate) tally: Tally,
@@ -212,7 +217,7 @@ fn injected(error: Injected) -> BatchError {
     BatchError::Outage(error.to_string())
 }
 
-fn database(error: sqlx::Error) -> BatchError {
+pub(crate) fn database(error: sqlx::Error) -> BatchError {
     match error {
         sqlx::Error::RowNotFound => BatchError::Broken("a row that was read in this transaction is gone".to_owned()),
         error if is_record_fault(&error) => BatchError::Fault(error),
@@ -270,7 +275,9 @@ async fn fill<S: Service>(
     }
     shared.service.save(conn, shared.homes(), &states).await.map_err(database)?;
     reach("C3").await.map_err(injected)?;
-    for (part, decided) in live.iter().zip(&decided) {
+    for (part, decided) in live.iter().zip(&mut decided) {
+        let place = (part.owned.partition, now);
+        decision::bury(shared, conn, place, &part.batch, decided).await?;
         save_beside(shared, conn, part, decided).await.map_err(database)?;
     }
     finish(shared, conn, &live, &decided).await?;
@@ -331,6 +338,7 @@ impl Left {
             timer_set: self.timers.remove(&partition),
             effects_set: self.effects.remove(&partition).unwrap_or_default(),
             queues: decided.queues,
+            dead: decided.dead,
             put_off: decided.put_off,
             tally: decided.tally,
         }

@@ -23,10 +23,11 @@ use crate::feed::Feed;
 use crate::held::{Queues, Source};
 use crate::inbox::Inbox;
 use crate::intake::Place;
+use crate::item::What;
 use crate::outbox::Progress;
 use crate::publisher::Publisher;
 use crate::search::Search;
-use crate::service::{EffectMark, Service, Window};
+use crate::service::{Service, Window};
 use crate::shared::Shared;
 use crate::status::State;
 use crate::store::{self, OutputState, Owned};
@@ -72,7 +73,7 @@ pub(crate) struct Processor<S: Service> {
     /// Acts of operators about records that are gone.
     void_acts: Vec<i64>,
     /// Answers whose key waits for a held record.
-    put_off: HashMap<i64, Vec<(S::Input, EffectMark)>>,
+    put_off: HashMap<i64, Vec<What<S::Input>>>,
     /// Timers that cannot be applied.
     rests: Rests,
     storm: Storm,
@@ -243,8 +244,8 @@ impl<S: Service> Processor<S> {
 
     /// Turns results of effects into inputs, and takes in the ends that were asked for.
     fn collect(&mut self, now: Timestamp) {
-        for (input, mark) in self.calls.answers(now) {
-            self.answer(input, mark);
+        for what in self.calls.results(now) {
+            self.answer(what);
         }
         while let Ok(ends) = self.ends.1.try_recv() {
             self.timers.answer(ends);
@@ -299,8 +300,8 @@ impl<S: Service> Processor<S> {
 
     fn take(&mut self, done: Done<S::Input>) {
         let now = self.clock.now();
-        if let Some((input, mark)) = self.calls.judge(done, now) {
-            self.answer(input, mark);
+        for what in self.calls.judge(done, now) {
+            self.answer(what);
         }
     }
 

@@ -3,6 +3,7 @@
 //! A notice may be handed over twice (DESIGN §4: the window is one crash between send and commit), always under the same
 //! message ID. What is said is [`crate::wording`]'s; when, and whether at all, is [`crate::domain`]'s.
 
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ const FROM: &str = "Orderlog <no-reply@orderlog.example>";
 const SMTP_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Mails on their way at once: each takes a thread and a connection.
 const MAILS_MAX: u32 = 16;
+/// What lettre says of an answer that ended with the connection.
+const HUNG_UP: &str = "incomplete response";
 const SMTP_IDLE_MAX: Duration = Duration::from_secs(30);
 const SMS_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const SMS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -199,6 +202,8 @@ fn smtp_verdict(error: &smtp::Error) -> Verdict {
         Some(530..=539) => Verdict::Failed { code: "SMTP_LOGIN", message },
         Some(code) if error.is_permanent() => refused(&format!("SMTP_{code}")),
         Some(_) => Verdict::Failed { code: "SMTP_TRANSIENT", message },
+        // The server hung up in the middle of the dialogue, as one that is stopped does. lettre has no kind for that.
+        None if error.source().is_some_and(|source| source.to_string() == HUNG_UP) => Verdict::Unreachable(message),
         None if error.is_response() => Verdict::Failed { code: "SMTP_PROTOCOL", message },
         // What the server cannot do (encrypt, log in as configured).
         None if error.is_client() => Verdict::Failed { code: "SMTP_CLIENT", message },

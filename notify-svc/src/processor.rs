@@ -38,6 +38,9 @@ pub const DESCRIPTION: Description = Description {
     tables: &[Table { name: "notices", key: "order_id, kind", read_model: false }],
 };
 
+/// Why a notice was not sent that an operator gave up.
+const DISCARDED: &str = "DISCARDED";
+
 /// The notification service, as the engine runs it.
 #[derive(Debug, Clone)]
 pub struct Notices {
@@ -203,6 +206,13 @@ impl Service for Notices {
 
     fn may_be_discarded(&self, type_name: &str) -> bool {
         !OrderEvent::ends_order(type_name)
+    }
+
+    /// That a notice was never sent is said, and by whom it was given up.
+    fn discard_effect(&self, key: i64, effect: &str) -> Option<Input> {
+        let (kind, channel) = effect_of(effect)?;
+        let report = domain::Report::Refused(DISCARDED.to_owned());
+        Some(Input::Answer(domain::Input::Answer { order_id: OrderId(key), kind, channel, report }))
     }
 
     fn evolve(&self, states: &mut States, event: &Recorded<NotificationEvent>) {

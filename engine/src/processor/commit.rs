@@ -33,11 +33,7 @@ impl<S: Service> Processor<S> {
             () => self.limit,
         };
         let items = self.inbox.take(limit);
-        let marks = items.iter().filter_map(|item| match &item.what {
-            What::Answer(_, mark) => Some(*mark),
-            _ => None,
-        });
-        let scheduling = self.calls.scheduling_with(marks);
+        let scheduling = self.calls.scheduling_with(items.iter().filter_map(|item| item.what.ended()));
         let mut resting = Vec::new();
         if window.is_some() {
             resting.extend(self.held.resting().chain(self.rests.resting()));
@@ -52,6 +48,7 @@ impl<S: Service> Processor<S> {
             window,
             resting,
             queues,
+            dead: self.calls.dead(),
             void_acts: std::mem::take(&mut self.void_acts),
             tally,
             items,
@@ -158,6 +155,9 @@ impl<S: Service> Processor<S> {
         if self.storm.committed(batch.tally, committed.tally, self.last_commit) {
             info!(kafka.partition = self.owned.partition, "a record was applied again; the partition goes on");
         }
+        // Nobody else looks into it: what changes is changed in place.
+        drop(std::mem::take(&mut batch.dead));
+        self.calls.bury(committed.dead);
         self.settle(std::mem::take(&mut batch.items), committed.put_off, committed.queues);
         self.calls.set(committed.effects_set);
         self.tell();

@@ -10,6 +10,7 @@ mod append;
 mod boundaries;
 mod child;
 mod commits;
+mod dead_effects;
 mod desk;
 mod effects;
 mod faults;
