@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use events::time::Timestamp;
 use futures_util::FutureExt as _;
@@ -27,7 +28,10 @@ use crate::service::{EffectMark, Failure, Service, Window};
 use crate::shared::Shared;
 use crate::store::{self, OutputState, Owned};
 use crate::storm::Tally;
-use crate::turns::Outcome;
+use crate::turns::{Kept, Outcome};
+
+/// A transaction that is under way when Postgres goes away may end within this time; then its connection is given up.
+const SILENT_MAX: Duration = Duration::from_secs(5);
 
 /// The input of one transaction.
 #[derive(Debug)]
@@ -172,6 +176,30 @@ async fn try_once<S: Service>(
     lone_timer: &mut Option<i64>,
 ) -> Result<Filled, BatchError> {
     let mut kept = shared.connections.get().await.map_err(database)?;
+    let mut committing = false;
+    let result = tokio::select! {
+        result = transact(shared, parts, &mut kept, lone_timer, &mut committing) => Some(result),
+        () = shared.breakers.postgres.away_for(SILENT_MAX) => None,
+    };
+    let Some(result) = result else {
+        // What was cut off without a word may answer in a quarter of an hour: closed, for nobody to use.
+        drop(kept.connection.detach());
+        let error = format!("no answer, and none of a new connection for {} s", SILENT_MAX.as_secs());
+        return Err(if committing { BatchError::Unknown(error) } else { BatchError::Outage(error) });
+    };
+    if result.as_ref().is_ok_and(|filled| filled.iter().any(Option::is_some)) {
+        shared.connections.keep(kept);
+    }
+    result
+}
+
+async fn transact<S: Service>(
+    shared: &Shared<S>,
+    parts: &[Part<S::Input>],
+    kept: &mut Kept,
+    lone_timer: &mut Option<i64>,
+    committing: &mut bool,
+) -> Result<Filled, BatchError> {
     let mut tx = kept.connection.begin().await.map_err(database)?;
     let filled = match fill(shared, parts, &mut tx, lone_timer).await {
         Ok(filled) if filled.iter().any(Option::is_some) => filled,
@@ -183,12 +211,12 @@ async fn try_once<S: Service>(
             return other;
         }
     };
+    *committing = true;
     // A deferred constraint speaks at the COMMIT, and then the outcome is known.
     tx.commit().await.map_err(|error| match is_record_fault(&error) {
         true => BatchError::Fault(error),
         false => BatchError::Unknown(error.to_string()),
     })?;
-    shared.connections.keep(kept);
     Ok(filled)
 }
 

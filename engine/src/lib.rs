@@ -63,4 +63,4 @@ pub mod wait;
 pub use intake::Place;
 pub use meters::Meters;
 pub use run::{Engine, Parts};
-pub use shared::Settings;
+pub use shared::{Servers, Settings};

@@ -46,20 +46,54 @@ pub async fn kafka(kafka: Arc<Kafka>) -> Result<(), String> {
     asked.map_err(|error| error.to_string())?.map_err(|error| format!("{error:#}"))
 }
 
-/// Whether anything answers at an HTTP address, whatever it answers.
-///
-/// # Errors
-/// What is wrong, without the address: it may hold a password.
-pub async fn http(client: reqwest::Client, url: reqwest::Url) -> Result<(), String> {
-    let answered = client.get(url).send().await;
-    answered.map(|_| ()).map_err(|error| chain(&error.without_url()))
+/// An HTTP server, of which only is asked whether it answers, whatever that is.
+#[derive(Debug, Clone)]
+pub struct Http {
+    client: reqwest::Client,
+    url: reqwest::Url,
+}
+
+impl Http {
+    /// A probe that asks for this address.
+    ///
+    /// # Errors
+    /// When it is none; it is not shown, as it may hold a password.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        // A connection for each probe: one that is kept may be the one that was cut off.
+        let client = reqwest::Client::builder()
+            .pool_max_idle_per_host(0)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .context("making an HTTP client")?;
+        Ok(Self { client, url: url.parse().context("not a URL")? })
+    }
+
+    /// Host and port, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        place(&self.url)
+    }
+
+    /// Looks once.
+    pub fn look(&self) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let asked = self.client.get(self.url.clone()).send();
+        async move { asked.await.map(|_| ()).map_err(|error| chain(&error.without_url())) }
+    }
 }
 
 /// Host and port of a URL, without its password.
-#[must_use]
-pub fn place(url: &reqwest::Url) -> String {
+fn place(url: &reqwest::Url) -> String {
     let host = url.host_str().unwrap_or("nowhere");
     url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Host and port of a URL of any scheme, without its password.
+///
+/// # Errors
+/// When it is none.
+pub fn place_of(url: &str) -> anyhow::Result<String> {
+    Ok(place(&url.parse().context("not a URL")?))
 }
 
 /// An error with its causes: reqwest's own words say only that something went wrong.
@@ -81,8 +115,8 @@ mod tests {
 
     #[test]
     fn a_place_holds_no_password() {
-        let url = "https://user:secret@gateway.test/v1".parse().unwrap();
-        assert_eq!(place(&url), "gateway.test:443");
+        assert_eq!(Http::new("https://user:secret@gateway.test/v1").unwrap().place(), "gateway.test:443");
+        assert_eq!(place_of("smtp://user:secret@mail.test:25").unwrap(), "mail.test:25");
         let options = "postgres://order:secret@db.test:15432/order".parse().unwrap();
         assert_eq!(postgres_place(&options), "Postgres at db.test:15432/order");
     }

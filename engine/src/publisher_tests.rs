@@ -11,6 +11,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::Breaker;
 use crate::kafka::Kafka;
 use crate::outbox::{End, Left, Row};
 use crate::own_log;
@@ -55,8 +56,8 @@ impl Broker {
         let end = End { sequence: 0, offset: -1, next_offset: 0 };
         let left = Left { ends: [end; 3], rows: Vec::new(), acked_batch: 0 };
         let topics = [TOPIC, "toy-svc.retry", "toy-svc.dlq"].map(str::to_owned);
-        let stop = CancellationToken::new();
-        let mut publisher = Publisher::start(Arc::clone(&self.kafka), config, 0, topics, left, stop.clone());
+        let (breaker, stop) = (Breaker::new("kafka", "Kafka", true), CancellationToken::new());
+        let mut publisher = Publisher::start(Arc::clone(&self.kafka), config, 0, topics, left, breaker, stop.clone());
         let records = (1..=RECORDS).map(record).collect();
         publisher.send(Row { batch: 1, records: Arc::new(records) });
         let acknowledged = publisher.progress.wait_for(|progress| progress.acked_batch == 1);
