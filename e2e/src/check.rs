@@ -21,11 +21,10 @@ use events::payment::PaymentEvent;
 use serde_json::Value;
 
 use crate::client::{Client, eventually};
-use crate::stack::{SERVICES, Stack};
+use crate::stack::{PARTITIONS, SERVICES, Stack};
 
 /// Topics of the services with their events, and their retry and dead-letter topics.
 const EVENTS: [&str; 4] = ["order.events", "inventory.events", "payment.events", "notification.events"];
-const PARTITIONS: i32 = 2;
 
 /// The log of one stack, in order per partition, repeats and strange records left out.
 #[derive(Debug)]

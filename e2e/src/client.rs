@@ -27,6 +27,7 @@ pub struct Answer {
 pub struct Client {
     http: reqwest::Client,
     token: String,
+    sub: String,
 }
 
 impl Client {
@@ -50,7 +51,13 @@ impl Client {
         let identity = Identity { subject: sub.to_owned(), role };
         let token = edge::token::sign(&stack.signing_key, &identity, Duration::from_secs(3_600))?;
         let http = reqwest::Client::builder().timeout(TIMEOUT).build()?;
-        Ok(Self { http, token })
+        Ok(Self { http, token, sub: sub.to_owned() })
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn sub(&self) -> &str {
+        &self.sub
     }
 
     /// A request with the token.

@@ -1,10 +1,14 @@
 //! The system from outside: real processes of all four services on real servers, driven by HTTP and read from the log.
 //!
-//! [`stack`] starts and ends the processes, [`client`] speaks HTTP, [`check`] says whether what is left is right. The
-//! tests are in `tests/`; none of them calls into a service.
+//! [`stack`] starts and ends the processes, [`client`] speaks HTTP, [`check`] says whether what is left is right. [`history`]
+//! and [`evidence`] write down what a run leaves, for the checker. The tests are in `tests/`; none of them calls into a
+//! service.
 
+pub mod chaos;
 pub mod check;
 pub mod client;
+pub mod evidence;
 mod ground;
+pub mod history;
 mod process;
 pub mod stack;

@@ -36,6 +36,12 @@ impl Process {
         Ok(())
     }
 
+    /// The number of the process while it runs, stopped or not.
+    pub(crate) fn running(&mut self) -> Option<u32> {
+        let child = self.child.as_mut()?;
+        matches!(child.try_wait(), Ok(None)).then(|| child.id())
+    }
+
     /// An error when it ended by itself.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().transpose()).transpose()? {
@@ -58,9 +64,10 @@ impl Process {
     }
 
     pub(crate) fn end(&mut self, signal: Signal) -> anyhow::Result<()> {
-        if self.child.is_some() {
+        if self.running().is_some() {
             self.signal(signal)?;
-            let mut child = self.child.take().context("just seen")?;
+        }
+        if let Some(mut child) = self.child.take() {
             let started = Instant::now();
             while child.try_wait()?.is_none() {
                 if started.elapsed() > STOP_WITHIN {

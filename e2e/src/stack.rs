@@ -3,8 +3,10 @@
 //! Kafka, registry and Postgres are shared and come from the environment (`cargo verify` starts them). Everything that
 //! is started here ends with the value.
 
+mod options;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,31 +16,13 @@ use nix::sys::signal::Signal;
 use crate::ground::{binary, databases, free_port, keys, rand_u32, server};
 use crate::process::Process;
 
+pub use options::Options;
+
 /// The four services, in the order of the flow.
 pub const SERVICES: [&str; 4] = ["order-svc", "inventory-svc", "payment-svc", "notify-svc"];
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const PARTITIONS: i32 = 2;
-
-/// How a stack differs from the usual one.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Instances of each service.
-    pub instances: usize,
-    /// `PAY_WITHIN`
-    pub pay_within: &'static str,
-    /// `ASK_GATEWAY_AFTER`
-    pub ask_gateway_after: &'static str,
-    /// `TIMER_GRACE`
-    pub timer_grace: &'static str,
-    /// `GATEWAY_ADAPTER`
-    pub gateway_adapter: &'static str,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { instances: 1, pay_within: "15m", ask_gateway_after: "2s", timer_grace: "5s", gateway_adapter: "http" }
-    }
-}
+/// Of every topic of a stack.
+pub const PARTITIONS: i32 = 2;
 
 /// One service's instance.
 #[derive(Debug)]
@@ -64,11 +48,15 @@ pub struct Stack {
     pub gateway: String,
     /// Base URL of the sink.
     pub sink: String,
+    /// `host:port` for mail.
+    pub smtp: String,
     /// Signs tokens.
     pub signing_key: String,
     /// Signs callbacks.
     pub gateway_secret: String,
-    gateway_adapter: &'static str,
+    postgres_admin: String,
+    options: Options,
+    verify_key: PathBuf,
     instances: Vec<Instance>,
     simulators: Vec<Process>,
     folder: tempfile::TempDir,
@@ -80,32 +68,45 @@ impl Stack {
     /// # Errors
     /// When one of them does not start; the folder with their logs is named.
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
+        let mut stack = Self::without_services(options).await?;
+        for service in SERVICES {
+            for instance in 0..options.instances {
+                stack.add_instance(service, instance, &[])?;
+            }
+        }
+        stack.wait_until_ready().await?;
+        Ok(stack)
+    }
+
+    /// Makes databases and topics and starts simulators; [`Self::add_instance`] does the rest.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn without_services(options: &Options) -> anyhow::Result<Self> {
         let prefix = format!("e{:x}.", rand_u32());
         let folder = tempfile::tempdir()?;
         let (signing_key, verify_key) = keys(folder.path())?;
+        let given = || (server("ORDERLOG_TEST_KAFKA"), server("ORDERLOG_TEST_POSTGRES"));
+        let (kafka, postgres_admin) = options.servers.clone().unwrap_or_else(given);
         let mut stack = Self {
-            kafka: server("ORDERLOG_TEST_KAFKA"),
+            kafka,
             registry: server("ORDERLOG_TEST_REGISTRY"),
-            databases: databases(&server("ORDERLOG_TEST_POSTGRES"), &prefix).await?,
+            databases: databases(&postgres_admin, &prefix).await?,
+            postgres_admin,
             gateway: format!("http://127.0.0.1:{}", free_port()?),
             sink: format!("http://127.0.0.1:{}", free_port()?),
+            smtp: format!("127.0.0.1:{}", free_port()?),
             signing_key,
             gateway_secret: format!("{:08x}{:08x}", rand_u32(), rand_u32()),
-            gateway_adapter: options.gateway_adapter,
+            options: options.clone(),
+            verify_key,
             instances: Vec::new(),
             simulators: Vec::new(),
             prefix,
             folder,
         };
-        let smtp = free_port()?;
-        stack.start_simulators(smtp)?;
+        stack.start_simulators()?;
         stack.make_topics()?;
-        for service in SERVICES {
-            for instance in 0..options.instances {
-                stack.add_instance(service, instance, smtp, &verify_key, options)?;
-            }
-        }
-        stack.wait_until_ready().await?;
         Ok(stack)
     }
 
@@ -113,7 +114,7 @@ impl Stack {
         self.folder.path().join(format!("{name}.log"))
     }
 
-    fn start_simulators(&mut self, smtp: u16) -> anyhow::Result<()> {
+    fn start_simulators(&mut self) -> anyhow::Result<()> {
         let address = |url: &str| url.trim_start_matches("http://").to_owned();
         let data = self.folder.path().join("simulators");
         std::fs::create_dir_all(&data)?;
@@ -123,7 +124,7 @@ impl Stack {
             ("GATEWAY_SECRET", self.gateway_secret.clone()),
             ("DATA_DIR", data.clone()),
         ];
-        let sink = [("SINK_ADDR", address(&self.sink)), ("SMTP_ADDR", format!("127.0.0.1:{smtp}")), ("DATA_DIR", data)];
+        let sink = [("SINK_ADDR", address(&self.sink)), ("SMTP_ADDR", self.smtp.clone()), ("DATA_DIR", data)];
         for (name, environment) in [("gateway", gateway), ("sink", sink)] {
             let mut process = Process {
                 program: binary("simulators")?,
@@ -199,24 +200,27 @@ impl Stack {
             .collect();
         let stack = serde_json::json!({
             "kafka": self.kafka, "registry": self.registry, "postgres": self.databases,
-            "postgres_admin": server("ORDERLOG_TEST_POSTGRES"), "gateway": self.gateway, "sink": self.sink,
+            "postgres_admin": self.postgres_admin, "gateway": self.gateway, "sink": self.sink,
             "topic_prefix": self.prefix, "partitions": PARTITIONS, "services": services, "processes": {},
         });
         std::fs::write(self.stack_file(), stack.to_string())?;
         Ok(())
     }
 
-    fn add_instance(
+    /// Starts one more instance of a service. `detours` replace variables of its environment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn add_instance(
         &mut self,
         service: &'static str,
         number: usize,
-        smtp: u16,
-        verify_key: &Path,
-        options: &Options,
+        detours: &[(&str, String)],
     ) -> anyhow::Result<()> {
         let (http, admin) = (free_port()?, free_port()?);
         let first = self.instances.iter().find(|instance| instance.service == service);
         let public = first.map_or_else(|| format!("http://127.0.0.1:{http}"), |first| first.http.clone());
+        let options = &self.options;
         let environment = [
             ("KAFKA_BOOTSTRAP", self.kafka.clone()),
             ("REGISTRY_URL", self.registry.clone()),
@@ -225,10 +229,10 @@ impl Stack {
             ("ADMIN_ADDR", format!("127.0.0.1:{admin}")),
             ("TOPIC_PREFIX", self.prefix.clone()),
             ("PARTITIONS", PARTITIONS.to_string()),
-            ("JWT_KEYS_FILE", verify_key.display().to_string()),
+            ("JWT_KEYS_FILE", self.verify_key.display().to_string()),
             ("GATEWAY_URL", self.gateway.clone()),
             ("GATEWAY_SECRET", self.gateway_secret.clone()),
-            ("SMTP_URL", format!("smtp://127.0.0.1:{smtp}")),
+            ("SMTP_URL", format!("smtp://{}", self.smtp)),
             ("SMS_URL", format!("{}/sms", self.sink)),
             ("PUBLIC_URL", public),
             ("PAY_WITHIN", options.pay_within.to_owned()),
@@ -239,10 +243,11 @@ impl Stack {
             ("ASK_GATEWAY_AFTER", options.ask_gateway_after.to_owned()),
             ("TIMER_GRACE", options.timer_grace.to_owned()),
         ];
+        let environment = environment.into_iter().chain(detours.iter().cloned());
         let mut process = Process {
             program: binary(service)?,
             arguments: Vec::new(),
-            environment: environment.map(|(key, value)| (key.to_owned(), value)).into(),
+            environment: environment.map(|(key, value)| (key.to_owned(), value)).collect(),
             log: self.log(&format!("{service}.{number}")),
             child: None,
         };
@@ -285,8 +290,7 @@ impl Stack {
     /// When there is no such instance.
     #[must_use]
     pub fn http(&self, service: &str, number: usize) -> &str {
-        let mut instances = self.instances.iter().filter(|instance| instance.service == service);
-        &instances.nth(number).expect("an instance of this stack").http
+        &self.instances[self.place(service, number).expect("an instance of this stack")].http
     }
 
     /// The admin address of a service's instance.
@@ -295,13 +299,22 @@ impl Stack {
     /// When there is no such instance.
     #[must_use]
     pub fn admin(&self, service: &str, number: usize) -> &str {
-        let mut instances = self.instances.iter().filter(|instance| instance.service == service);
-        &instances.nth(number).expect("an instance of this stack").admin
+        &self.instances[self.place(service, number).expect("an instance of this stack")].admin
+    }
+
+    fn place(&self, service: &str, number: usize) -> Option<usize> {
+        let of_service = self.instances.iter().enumerate().filter(|(_, instance)| instance.service == service);
+        of_service.map(|(place, _)| place).nth(number)
+    }
+
+    /// A service's instance, running or not.
+    pub(crate) fn process(&mut self, service: &str, number: usize) -> anyhow::Result<&mut Process> {
+        self.instance(service, number).map(|instance| &mut instance.process)
     }
 
     fn instance(&mut self, service: &str, number: usize) -> anyhow::Result<&mut Instance> {
-        let mut instances = self.instances.iter_mut().filter(|instance| instance.service == service);
-        instances.nth(number).with_context(|| format!("no instance {number} of {service}"))
+        let place = self.place(service, number).with_context(|| format!("no instance {number} of {service}"))?;
+        Ok(&mut self.instances[place])
     }
 
     /// `kill -9`.
@@ -342,7 +355,7 @@ impl Stack {
     /// True when charges go to the gateway's simulator, so that its ledger knows them.
     #[must_use]
     pub fn charges_outside(&self) -> bool {
-        self.gateway_adapter == "http"
+        self.options.gateway_adapter == "http"
     }
 
     /// `stack.json` of this stack, as `cargo up` writes it.

@@ -1,8 +1,8 @@
 //! What becomes of a batch whose COMMIT fails, or of which nobody knows the outcome.
 
 use sqlx::Executor;
+use testkit::Proxy;
 
-use crate::proxy::Proxy;
 use crate::support::eventually;
 use crate::toy::Act;
 use crate::world::{SOON, World, key_of};
@@ -69,7 +69,7 @@ async fn a_batch_whose_connection_is_ended_is_done_again() {
 async fn a_commit_whose_reply_is_lost_counts_once() {
     let world = World::new().await;
     let key = key_of(0, 0);
-    let proxy = Proxy::of_postgres(&world.database.url).await;
+    let proxy = Proxy::of_url(&world.database.url).await.unwrap();
     let mut launch = world.usual();
     launch.url = proxy.url(&world.database.url);
     let instance = world.launch(launch).await.unwrap();
@@ -78,7 +78,7 @@ async fn a_commit_whose_reply_is_lost_counts_once() {
     let id = world.command(key, Act::Add(11)).await;
     let number = world.news(key, Act::Add(12)).await;
     world.applied_any_order(key, &[format!("command {id}: add 11"), format!("news {number}: add 12")]).await;
-    assert_eq!(proxy.lost(), 1, "the reply was lost");
+    assert_eq!(proxy.counts().lost, 1, "the reply was lost");
     instance.live(2).await;
     let last = world.news(key, Act::Add(13)).await;
     world.applied_somewhere(key, &format!("news {last}: add 13")).await;
@@ -90,7 +90,7 @@ async fn a_commit_whose_reply_is_lost_counts_once() {
 async fn a_batch_of_timers_whose_commit_reply_is_lost_counts_once() {
     let world = World::new().await;
     let key = key_of(0, 0);
-    let proxy = Proxy::of_postgres(&world.database.url).await;
+    let proxy = Proxy::of_url(&world.database.url).await.unwrap();
     let mut launch = world.usual();
     launch.url = proxy.url(&world.database.url);
     let instance = world.launch(launch).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_batch_of_timers_whose_commit_reply_is_lost_counts_once() {
     proxy.lose_commit_of("reminded");
     world.command(key, Act::Remind(300)).await;
     world.applied(key, &["remind", "reminded"]).await;
-    eventually(SOON, async || if proxy.lost() == 1 { Ok(()) } else { Err(proxy.lost()) }).await;
+    eventually(SOON, async || if proxy.counts().lost == 1 { Ok(()) } else { Err(proxy.counts().lost) }).await;
     instance.live(2).await;
     world.news(key, Act::Settle).await;
     world.applied(key, &["remind", "reminded", "settle"]).await;

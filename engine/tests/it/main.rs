@@ -19,7 +19,6 @@ mod outages;
 mod outside;
 mod owners;
 mod pool;
-mod proxy;
 mod recovery;
 mod registry;
 mod strange;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::kafka::Kafka;
+use testkit::Proxy;
 
-use crate::proxy::Proxy;
 use crate::support::{PARTITIONS, eventually};
 use crate::toy::{Act, FOREIGN};
 use crate::world::{SOON, World, key_of};
@@ -14,7 +14,7 @@ use crate::world::{SOON, World, key_of};
 async fn what_arrived_while_the_broker_was_out_of_reach_is_applied_once_when_it_is_back() {
     let world = World::new().await;
     let (key, timed) = (key_of(0, 0), key_of(1, 0));
-    let proxy = Proxy::of_kafka(&world.kafka.bootstrap).await;
+    let proxy = Proxy::of_kafka(&world.kafka.bootstrap).await.unwrap();
     let mut launch = world.usual();
     launch.kafka = Arc::new(Kafka { bootstrap: proxy.address(), ..(*world.kafka).clone() });
     let instance = world.launch(launch).await.unwrap();
@@ -48,7 +48,7 @@ async fn what_arrived_while_the_broker_was_out_of_reach_is_applied_once_when_it_
 async fn a_database_that_goes_away_and_comes_back_costs_nothing() {
     let world = World::new().await;
     let key = key_of(0, 0);
-    let proxy = Proxy::of_postgres(&world.database.url).await;
+    let proxy = Proxy::of_url(&world.database.url).await.unwrap();
     let mut launch = world.usual();
     launch.url = proxy.url(&world.database.url);
     let instance = world.launch(launch).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_database_that_goes_away_and_comes_back_costs_nothing() {
 async fn an_assignment_waits_for_the_database() {
     let world = World::new().await;
     let key = key_of(1, 0);
-    let proxy = Proxy::of_postgres(&world.database.url).await;
+    let proxy = Proxy::of_url(&world.database.url).await.unwrap();
     let mut launch = world.usual();
     launch.url = proxy.url(&world.database.url);
     let instance = world.launch(launch).await.unwrap();

@@ -1,14 +1,16 @@
-//! What the contract tests of several crates share: where the servers are, databases of their own, checks of statements.
+//! What the tests of several crates share: where the servers are, databases of their own, checks of statements, a proxy.
 //!
 //! It starts no server; `cargo verify` does, and tells their addresses in the environment. Nothing here is linked into a
 //! program.
 
 pub mod database;
+pub mod proxy;
 pub mod statements;
 
 use std::time::{Duration, Instant};
 
 pub use database::{Database, Migrated};
+pub use proxy::Proxy;
 
 /// The address of a server that `cargo verify` has started.
 ///

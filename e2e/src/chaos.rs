@@ -1,0 +1,156 @@
+//! The chaos run: real processes under load and under faults, chosen by a seed; then everything heals, and must come to a right
+//! end.
+//!
+//! In reading order: `faults` are data, `plan` draws them from the seed, `field` does them, through the proxies of `links` and
+//! to the servers of `servers`; `load` orders from `shop` meanwhile, `injector` appends what nobody sent; `storm` is the time of
+//! the faults, `settle` the time after, `report` what a person reads. It judges liveness itself; the rest is the checker's.
+
+mod faults;
+mod field;
+mod injector;
+mod links;
+mod load;
+mod plan;
+mod progress;
+pub mod report;
+mod servers;
+mod settle;
+mod shop;
+mod storm;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use engine::kafka::Kafka;
+use serde_json::json;
+
+use crate::evidence::lines::Lines;
+use crate::evidence::{self, Expects, Limits, Run};
+use crate::history::History;
+use crate::stack::{self, PARTITIONS, SERVICES, Stack};
+use faults::Who;
+use field::Field;
+use injector::Injector;
+use links::Links;
+use load::Load;
+use plan::INSTANCES;
+use report::{Report, Times};
+use servers::Servers;
+use shop::Shop;
+
+/// The time before the first fault, in which nearly everything must go well.
+const CALM: Duration = Duration::from_secs(10);
+/// Products per order and second, up to this many: all must be listed before the run.
+const PRODUCTS_MAX: usize = 500;
+const PRODUCTS_MIN: usize = 50;
+
+/// What a run is.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// All choices follow from it.
+    pub seed: u64,
+    /// How long there is load; faults come in all of it but the first seconds.
+    pub length: Duration,
+    /// Orders per second.
+    pub rate: f64,
+    /// Where the evidence is written.
+    pub out: PathBuf,
+    /// So many times the usual time to come to an end, for machines that are busy with other things.
+    pub patience: u32,
+    /// Whether a line on the terminal says what is going on.
+    pub is_live: bool,
+}
+
+/// Runs it. The evidence stays in the folder, whatever the verdict.
+///
+/// # Errors
+/// When the run itself cannot be carried out; what the system does wrong is in the report.
+pub async fn run(options: &Options) -> anyhow::Result<Report> {
+    std::fs::create_dir_all(&options.out).with_context(|| format!("making {}", options.out.display()))?;
+    let mut field = prepare(options).await?;
+    let mut times = Times { started_at: field.load.history.now(), ..Times::default() };
+    field.load.open_shop().await.context("opening the shop")?;
+    let faults = plan::plan(options.seed, options.length.saturating_sub(CALM));
+    let over = Arc::new(AtomicBool::new(false));
+    let injector = Injector::new(kafka(&field.stack), options.seed, Lines::open(&options.out, "injected.ndjson")?)?;
+    let injecting = tokio::spawn(injector.run(Arc::clone(&over)));
+    let loading = tokio::spawn(Arc::clone(&field.load).run(options.seed));
+
+    let log = Lines::open(&options.out, "faults.ndjson")?;
+    let done = storm::weather(&mut field, &faults, options, &log).await?;
+    times.healed_at = field.load.history.now();
+    field.heal().await.context("healing")?;
+    over.store(true, Ordering::Relaxed);
+    field.load.end();
+    times.loaded_until = field.load.history.now();
+
+    let mut not_live = Vec::new();
+    times.progress = noted(settle::progress(&mut field, options.patience).await, &mut not_live);
+    loading.await?.context("the load")?;
+    let injected = injecting.await?.context("the injector")?;
+    times.settled = noted(settle::settled(&mut field, options.patience).await, &mut not_live);
+    not_live.extend(field.stack.wait_until_ready().await.err().map(|error| format!("{error:#}")));
+    times.converged_at = field.load.history.now();
+
+    let mut report = Report::new(options, &times, &done, &field, injected);
+    report.not_live = not_live;
+    report.not_live.append(&mut field.deserters);
+    let run = Run {
+        seed: options.seed,
+        commit: report.commit.clone(),
+        started_at: times.started_at,
+        loaded_until: Some(times.loaded_until),
+        healed_at: Some(times.healed_at),
+        converged_at: Some(times.converged_at),
+        phases: json!({"progress_s": times.progress.map(|time| time.as_secs_f64()),
+            "settled_s": times.settled.map(|time| time.as_secs_f64())}),
+        expects: Expects { faults: plan::kinds(&faults), ..Expects::default() },
+        limits: Limits { converge_us: Some(i64::from(options.patience) * 150_000_000), ..Limits::default() },
+        ..Run::default()
+    };
+    evidence::collect(&field.stack, &options.out, &run).await.context("collecting the evidence")?;
+    report.judge(&field.stack).await?;
+    Ok(report)
+}
+
+fn noted(result: anyhow::Result<Duration>, not_live: &mut Vec<String>) -> Option<Duration> {
+    result.map_err(|error| not_live.push(format!("{error:#}"))).ok()
+}
+
+fn kafka(stack: &Stack) -> Kafka {
+    Kafka {
+        bootstrap: stack.kafka.clone(),
+        topic_prefix: stack.prefix.clone(),
+        partitions: PARTITIONS,
+        session_timeout: Duration::from_secs(6),
+    }
+}
+
+/// Servers, proxies, services, and a shop that is not open yet.
+async fn prepare(options: &Options) -> anyhow::Result<Field> {
+    let servers = Servers::start(&options.out).await.context("starting a broker and a Postgres for the run")?;
+    let chosen = stack::Options {
+        instances: INSTANCES,
+        pay_within: "20s",
+        servers: Some((servers.kafka.clone(), servers.postgres_admin.clone())),
+        ..stack::Options::default()
+    };
+    let mut stack = Stack::without_services(&chosen).await?;
+    let links = Links::start(&stack).await?;
+    for service in SERVICES {
+        for instance in 0..INSTANCES {
+            let detours = links.detours(Who { service, instance }, &stack);
+            stack.add_instance(service, instance, &detours)?;
+        }
+    }
+    stack.wait_until_ready().await?;
+    let orders = options.rate * options.length.as_secs_f64();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to a few hundred")]
+    let products = ((orders / 10.0) as usize).clamp(PRODUCTS_MIN, PRODUCTS_MAX);
+    let shop = Shop::new(options.seed, products, orders);
+    let load = Load::new(&stack, History::open(&options.out)?, shop, options.rate)?;
+    Field::new(stack, links, servers, Arc::new(load))
+}

@@ -1,0 +1,206 @@
+//! Everything that faults are done to, and how each is done.
+//!
+//! An act says whether it met something: a process that was alive, a plan that a call ran into. What links felt is counted by
+//! their proxies.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use sqlx::Connection;
+use testkit::Proxy;
+
+use super::faults::{Act, Link, Simulator, Who};
+use super::links::Links;
+use super::load::Load;
+use super::plan::INSTANCES;
+use super::servers::Servers;
+use crate::process::Process;
+use crate::stack::{SERVICES, Stack};
+
+/// A request of Kafka that carries records of ours names their type in a header.
+const RECORDS: &[u8] = b"ce_type";
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// More calls than a run makes: what is left of them says how many met the plan.
+const CALLS: u64 = 1_000_000_000;
+
+/// The system under test, its servers, and the load on it.
+#[derive(Debug)]
+pub(super) struct Field {
+    // In this order: services end before what they stand on.
+    pub(super) stack: Stack,
+    pub(super) links: Links,
+    pub(super) servers: Servers,
+    pub(super) load: Arc<Load>,
+    /// Who was ended by the run and not started again.
+    down: BTreeSet<Who>,
+    /// Who ended by himself, with the end of his log.
+    pub(super) deserters: Vec<String>,
+    http: reqwest::Client,
+}
+
+impl Field {
+    pub(super) fn new(stack: Stack, links: Links, servers: Servers, load: Arc<Load>) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
+        Ok(Self { stack, links, servers, load, down: BTreeSet::new(), deserters: Vec::new(), http })
+    }
+
+    /// Does it. `Some` says whether somebody was there to feel it.
+    ///
+    /// # Errors
+    /// When this machine does not let it be done.
+    pub(super) async fn act(&mut self, act: &Act) -> anyhow::Result<Option<bool>> {
+        match act {
+            Act::Kill(who) => self.end(*who, Signal::SIGKILL).map(Some),
+            Act::Leave(who) => {
+                self.down.insert(*who);
+                self.signal(*who, Signal::SIGTERM).map(Some)
+            }
+            Act::Start(who) => self.start(*who).map(|()| None),
+            Act::Stop(who) => self.signal(*who, Signal::SIGSTOP).map(Some),
+            Act::Continue(who) => self.signal(*who, Signal::SIGCONT).map(|_| None),
+            Act::Broker(what) => self.servers.broker.act(*what),
+            Act::Postgres(what) => self.servers.postgres.act(*what),
+            Act::Backend(service) => Ok(Some(self.kill_backend(service).await)),
+            Act::Change(links, faults) => self.through(links, |proxy| proxy.change(|now| *now = **faults)),
+            Act::Heal(links) => self.through(links, Proxy::heal),
+            Act::Reset(links) => self.through(links, Proxy::reset),
+            Act::HalfClose(links) => self.through(links, Proxy::half_close),
+            Act::LoseCommit(link) => self.through(&[*link], |proxy| proxy.lose_commit_of("")),
+            Act::LoseReport(link) => self.through(&[*link], |proxy| proxy.lose_reply_to(RECORDS)),
+            Act::Plan(simulator, mode) => self.plan(*simulator, mode).await.map(|()| None),
+            Act::NoPlan(simulator) => self.no_plan(*simulator).await.map(Some),
+            Act::Load(times) => {
+                self.load.times(*times);
+                Ok(Some(true))
+            }
+        }
+    }
+
+    fn through(&self, links: &[Link], what: impl Fn(&Proxy)) -> anyhow::Result<Option<bool>> {
+        self.links.each(links, what);
+        Ok(None)
+    }
+
+    fn signal(&mut self, who: Who, signal: Signal) -> anyhow::Result<bool> {
+        match self.stack.process(who.service, who.instance) {
+            Ok(process) => to_process(process, signal),
+            // A guest that has not come yet.
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn end(&mut self, who: Who, signal: Signal) -> anyhow::Result<bool> {
+        self.down.insert(who);
+        let Ok(process) = self.stack.process(who.service, who.instance) else { return Ok(false) };
+        let ran = process.running().is_some();
+        process.end(signal)?;
+        Ok(ran)
+    }
+
+    pub(super) fn start(&mut self, who: Who) -> anyhow::Result<()> {
+        let Ok(process) = self.stack.process(who.service, who.instance) else {
+            let detours = self.links.detours(who, &self.stack);
+            self.down.remove(&who);
+            return self.stack.add_instance(who.service, who.instance, &detours);
+        };
+        if !self.down.remove(&who) && process.running().is_some() {
+            return Ok(());
+        }
+        // One that was asked to leave may still be at it.
+        process.end(Signal::SIGKILL)?;
+        process.start()
+    }
+
+    /// Notes who has ended by himself, which nobody may, and starts him again.
+    ///
+    /// # Errors
+    /// When a server of the run itself has gone.
+    pub(super) fn look_after(&mut self) -> anyhow::Result<()> {
+        self.servers.broker.check().context("the broker")?;
+        self.servers.postgres.check().context("Postgres")?;
+        for service in SERVICES {
+            for instance in 0..INSTANCES {
+                let who = Who { service, instance };
+                let process = self.stack.process(service, instance)?;
+                if process.running().is_none() && !self.down.contains(&who) {
+                    self.deserters.push(format!("{who} ended by itself:\n{}", process.last_lines()));
+                    process.start()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn kill_backend(&self, service: &str) -> bool {
+        let url = &self.stack.databases[service];
+        let found = async {
+            let mut conn = sqlx::PgConnection::connect(url).await?;
+            let others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+                          AND pid <> pg_backend_pid() ORDER BY state_change DESC NULLS LAST LIMIT 1";
+            let pid: Option<i32> = sqlx::query_scalar(others).fetch_optional(&mut conn).await?;
+            Ok::<_, sqlx::Error>(pid)
+        };
+        match tokio::time::timeout(ANSWER_WITHIN, found).await {
+            Ok(Ok(Some(pid))) => kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok(),
+            _ => false,
+        }
+    }
+
+    fn address(&self, simulator: Simulator) -> String {
+        let base = match simulator {
+            Simulator::Gateway => &self.stack.gateway,
+            Simulator::Sink => &self.stack.sink,
+        };
+        format!("{base}/admin/plan")
+    }
+
+    async fn plan(&self, simulator: Simulator, mode: &str) -> anyhow::Result<()> {
+        let plan = json!({"mode": mode, "count": CALLS});
+        let answer = self.http.post(self.address(simulator)).json(&plan).send().await?;
+        answer.error_for_status().context("the simulator's plan").map(drop)
+    }
+
+    /// True when a call met the plan that was in force.
+    async fn no_plan(&self, simulator: Simulator) -> anyhow::Result<bool> {
+        let url = self.address(simulator);
+        let plan: Value = self.http.get(&url).send().await?.json().await?;
+        self.http.delete(&url).send().await?.error_for_status()?;
+        Ok(plan["count"].as_u64().is_some_and(|left| left < CALLS))
+    }
+
+    /// No fault is in force any more, and everybody runs.
+    ///
+    /// # Errors
+    /// When somebody cannot be started.
+    pub(super) async fn heal(&mut self) -> anyhow::Result<()> {
+        self.links.heal();
+        self.servers.broker.heal()?;
+        self.servers.postgres.heal()?;
+        for service in SERVICES {
+            self.end(Who { service, instance: INSTANCES }, Signal::SIGKILL)?;
+            for instance in 0..INSTANCES {
+                let who = Who { service, instance };
+                self.signal(who, Signal::SIGCONT)?;
+                self.start(who)?;
+            }
+        }
+        for simulator in [Simulator::Gateway, Simulator::Sink] {
+            self.no_plan(simulator).await?;
+        }
+        self.load.times(1);
+        Ok(())
+    }
+}
+
+fn to_process(process: &mut Process, signal: Signal) -> anyhow::Result<bool> {
+    let runs = process.running().is_some();
+    if runs {
+        process.signal(signal)?;
+    }
+    Ok(runs)
+}
