@@ -9,7 +9,6 @@ use e2e::check;
 use e2e::client::{Answer, Client, eventually, order, place, stocked_product, wait_for_status};
 use e2e::outage::{Cut, Cuttable, Load, Peer, timed};
 use e2e::stack::{Options, SERVICES, Stack};
-use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -73,9 +72,9 @@ impl Asker<'_> {
         vec![
             (customer, Method::POST, format!("{orders}/orders"), order(&[(product, 1)], "pm_ok")),
             (customer, Method::POST, format!("{orders}/orders/{order_id}/cancel"), json!({"reason": "CHANGED_MIND"})),
-            (operator, Method::POST, format!("{products}/products"), json!({"name": "PEARS", "price": money})),
+            (operator, Method::POST, format!("{products}/products"), json!({"name": "PEARS", "price": money.clone()})),
             (operator, Method::POST, format!("{products}/products/{product}/receipts"), json!({"quantity": 1})),
-            (operator, Method::PUT, format!("{products}/products/{product}/price"), json!({"price": money})),
+            (operator, Method::PUT, format!("{products}/products/{product}/price"), money),
             (operator, Method::POST, format!("{payments}/payments/{order_id}/refunds"), json!({})),
         ]
     }
