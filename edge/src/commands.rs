@@ -206,7 +206,7 @@ impl Commands {
             None => Ok(()),
             Some(why) => {
                 tracing::debug!(why, "a command was turned away");
-                Err(Problem::unavailable("Commands are not taken yet.", AWAY_RETRY_SECONDS))
+                Err(Problem::unavailable("Commands are not taken now.", AWAY_RETRY_SECONDS))
             }
         }
     }

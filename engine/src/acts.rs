@@ -16,6 +16,7 @@ use crate::shared::Shared;
 
 /// How often a process looks for acts.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Acts that a processor takes at once.
 pub(crate) const TAKEN_MAX: i64 = 500;
 
@@ -80,11 +81,21 @@ pub(crate) async fn look<S: Service>(shared: Weak<Shared<S>>) {
             let mut conn = asked.pool.acquire().await?;
             sqlx::query_as::<_, (i32,)>("SELECT DISTINCT partition FROM acts").fetch_all(&mut *conn).await
         });
-        match found.await {
-            Ok(Ok(rows)) => shared.acts.set(rows.into_iter().map(|(partition,)| partition)),
-            Ok(Err(error)) => debug!(%error, "looking for acts of operators"),
-            Err(error) => debug!(%error, "looking for acts of operators"),
-        }
+        // The one thing that asks Postgres however little there is to do: so an outage shows here first.
+        let error = match tokio::time::timeout(LOOK_MAX, found).await {
+            Ok(Ok(Ok(rows))) => {
+                shared.acts.set(rows.into_iter().map(|(partition,)| partition));
+                continue;
+            }
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", LOOK_MAX.as_secs()),
+        };
+        debug!(error, "looking for acts of operators");
+        let postgres = shared.breakers.postgres.clone();
+        drop(shared);
+        postgres.failed(error);
+        postgres.settled().await;
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use events::time::Timestamp;
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::breaker::Breaker;
 use crate::effects::Effects;
 use crate::failpoint;
 use crate::feed::{Control, ControlSender, Feed};
@@ -124,7 +125,11 @@ impl<S: Service> Supervisor<S> {
     async fn run(self, mut start: Start, mut feed: Feed) {
         let mut backoff = BACKOFF_MIN;
         loop {
+            let begun = Instant::now();
             let ended = self.live(start, feed).await;
+            if begun.elapsed() > BACKOFF_MAX {
+                backoff = BACKOFF_MIN;
+            }
             self.shared.meters.live.dec();
             match ended {
                 Ended::Revoked => return,
@@ -162,24 +167,32 @@ impl<S: Service> Supervisor<S> {
 
     /// A new epoch, and a feed from the committed positions.
     async fn assign_anew(&self) -> Option<(Start, Feed)> {
-        let mut backoff = BACKOFF_MIN;
+        let breakers = &self.shared.breakers;
         loop {
-            let reason = match begin(&self.shared, &[self.partition]).await {
-                Err(error) => format!("the assignment waits for the database: {error}"),
+            let (breaker, reason) = match begin(&self.shared, &[self.partition]).await {
+                Err(error) => (&breakers.postgres, format!("the assignment waits for the database: {error}")),
                 Ok(mut starts) => {
                     let start = starts.pop()?;
                     match self.seek(&start).await {
                         Ok(feed) => return Some((start, feed)),
-                        Err(reason) => reason,
+                        Err(reason) => (&breakers.kafka, reason),
                     }
                 }
             };
             debug!(kafka.partition = self.partition, reason, "not assigned yet");
-            self.shared.status.set(self.partition, State::Waiting, Some(reason));
-            if self.stopped_within(backoff).await {
+            self.shared.status.set(self.partition, State::Waiting, Some(reason.clone()));
+            if self.ended_before(breaker, &reason).await {
                 return None;
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Waits until what failed may be tried again; true when everything was given back meanwhile.
+    async fn ended_before(&self, breaker: &Breaker, error: &str) -> bool {
+        breaker.failed(error);
+        tokio::select! {
+            () = self.stop.cancelled() => true,
+            () = breaker.settled() => false,
         }
     }
 
@@ -211,24 +224,24 @@ impl<S: Service> Supervisor<S> {
 
     /// Reads what the last owner left and compares the own topics with it, waiting out what is down.
     async fn prepare(&self, start: &Start, owner: &CancellationToken) -> Result<Prepared, Ended> {
-        let mut backoff = BACKOFF_MIN;
         loop {
-            match self.try_prepare(start, owner).await {
+            let error = match self.try_prepare(start, owner).await {
                 Ok(Found::Ready(prepared)) => return Ok(*prepared),
                 Ok(Found::Differs(reason)) => {
                     let hint = self.shared.rebuild_hint();
                     return Err(Ended::Stopped(format!("{reason}; run `{hint}`")));
                 }
-                Err(error) => {
-                    let reason = format!("waits to compare the log with the database: {error:#}");
-                    debug!(kafka.partition = self.partition, reason);
-                    self.shared.status.set(self.partition, State::Waiting, Some(reason));
-                }
-            }
-            if self.stopped_within(backoff).await {
+                Err(error) => error,
+            };
+            let reason = format!("waits to compare the log with the database: {error:#}");
+            debug!(kafka.partition = self.partition, reason);
+            self.shared.status.set(self.partition, State::Waiting, Some(reason));
+            let of_database = error.chain().any(|cause| cause.is::<sqlx::Error>());
+            let breakers = &self.shared.breakers;
+            let breaker = if of_database { &breakers.postgres } else { &breakers.kafka };
+            if self.ended_before(breaker, &format!("{error:#}")).await {
                 return Err(Ended::Revoked);
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
@@ -257,6 +270,7 @@ impl<S: Service> Supervisor<S> {
             self.partition,
             self.shared.outputs.clone(),
             outbox::Left { ends, rows: left.rows, acked_batch },
+            self.shared.breakers.kafka.clone(),
             owner.clone(),
         );
         Ok(Found::Ready(Box::new(Prepared {

@@ -39,8 +39,6 @@ use crate::turns::Returning;
 const FORGET_AFTER: Duration = Duration::from_millis(500);
 /// Longest sleep of an idle processor.
 const IDLE_MAX: Duration = Duration::from_secs(1);
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
 /// Why a processor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +80,6 @@ pub(crate) struct Processor<S: Service> {
     /// Something in a batch with timers is at fault: they go into batches of their own until one commits.
     apart: bool,
     search: Search,
-    backoff: Duration,
     forgotten_batch: i64,
     /// What Kafka has of the own topics, as far as that is written.
     acked: [OutputState; 3],
@@ -132,7 +129,6 @@ impl<S: Service> Processor<S> {
             timer_limit: i64::MAX,
             apart: false,
             search: Search::default(),
-            backoff: BACKOFF_MIN,
             // What an earlier owner left, or did not come to forget, goes with the first batch.
             forgotten_batch: 0,
             acked: prepared.acked,
@@ -289,13 +285,13 @@ impl<S: Service> Processor<S> {
         self.returning = None;
         warn!(reason, kafka.partition = self.owned.partition, "the database does not take the batch; it is kept");
         self.shared.meters.outages.inc();
+        self.shared.breakers.postgres.failed(reason);
         let reason = format!("the database is not available: {reason}");
         self.shared.status.set(self.owned.partition, State::Waiting, Some(reason));
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = tokio::time::sleep(self.backoff) => {}
+            () = self.shared.breakers.postgres.settled() => {}
         }
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
 
     fn take(&mut self, done: Done<S::Input>) {

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::breaker::Breaker;
 use crate::failpoint::{Injected, reach};
 use crate::kafka::Kafka;
 use crate::mutant;
@@ -31,8 +32,6 @@ const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
 const UNSENT_MAX: Load = Load { records: 20_000, bytes: 64 * 1024 * 1024 };
 /// A processor that ends waits this long for what Kafka has not acknowledged; a successor sends the rest again.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// The handle that the processor keeps.
 #[derive(Debug)]
@@ -50,6 +49,7 @@ impl Publisher {
         partition: i32,
         topics: [String; 3],
         left: Left,
+        breaker: Breaker,
         stop: CancellationToken,
     ) -> Self {
         let Left { ends, rows: leftovers, acked_batch } = left;
@@ -70,6 +70,7 @@ impl Publisher {
             next_offsets,
             progress,
             report,
+            breaker,
             queue: VecDeque::new(),
             producer: None,
             known: [false; 3],
@@ -142,6 +143,7 @@ struct Sender {
     next_offsets: [i64; 3],
     progress: Progress,
     report: watch::Sender<Progress>,
+    breaker: Breaker,
     queue: VecDeque<Queued>,
     producer: Option<Producer>,
     /// Topics whose broker knows this producer: from then on it refuses what follows a gap. Before, it takes anything
@@ -156,7 +158,6 @@ impl Sender {
             Ok(producer) => self.producer = Some(producer),
             Err(error) => warn!(%error, "no producer can be made yet"),
         }
-        let mut backoff = BACKOFF_MIN;
         loop {
             if self.queue.is_empty() {
                 match inbox.recv().await {
@@ -168,12 +169,12 @@ impl Sender {
                 self.enqueue(row);
             }
             match self.send_chunk().await {
-                Ok(()) => backoff = BACKOFF_MIN,
+                Ok(()) => self.breaker.succeeded(),
                 Err(Trouble::Retry(error)) => {
                     warn!(kafka.partition = self.partition, error, "publishing failed; a new producer sends again");
                     self.discard_producer();
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    self.breaker.failed(error);
+                    self.breaker.settled().await;
                 }
                 Err(Trouble::Forked(reason)) => {
                     self.progress.forked = Some(reason);

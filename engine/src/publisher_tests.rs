@@ -11,6 +11,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::Breaker;
 use crate::kafka::Kafka;
 use crate::outbox::{End, Left, Row};
 use crate::own_log;
@@ -53,7 +54,8 @@ impl Broker {
         let end = End { sequence: 0, offset: -1, next_offset: 0 };
         let left = Left { ends: [end; 3], rows: Vec::new(), acked_batch: 0 };
         let topics = [TOPIC, RETRY, "toy-svc.dlq"].map(str::to_owned);
-        Publisher::start(Arc::clone(&self.kafka), config, 0, topics, left, CancellationToken::new())
+        let breaker = Breaker::new("kafka", "Kafka", true);
+        Publisher::start(Arc::clone(&self.kafka), config, 0, topics, left, breaker, CancellationToken::new())
     }
 
     /// Publishes one batch of several records after these answers to the first requests. Returns the sequences on the

@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::acts::Waiting;
+use crate::breaker::Breaker;
 use crate::intake::Place;
 use crate::item::Item;
 use crate::kafka::Kafka;
@@ -62,6 +63,28 @@ impl Settings {
     }
 }
 
+/// The breakers of the servers that an engine works with.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// The service's database.
+    pub postgres: Breaker,
+    /// The log.
+    pub kafka: Breaker,
+    /// The schema registry, which is asked only about unknown schemas.
+    pub registry: Breaker,
+}
+
+impl Default for Servers {
+    /// Unwatched ones: nothing opens.
+    fn default() -> Self {
+        Self {
+            postgres: Breaker::new("postgres", "Postgres", true),
+            kafka: Breaker::new("kafka", "Kafka", true),
+            registry: Breaker::new("registry", "the schema registry", false),
+        }
+    }
+}
+
 /// Everything the processors of a service need, once.
 #[derive(Debug)]
 pub(crate) struct Shared<S: Service> {
@@ -71,6 +94,7 @@ pub(crate) struct Shared<S: Service> {
     pub(crate) pool: PgPool,
     pub(crate) codec: Arc<Codec>,
     pub(crate) registry: Registry,
+    pub(crate) breakers: Servers,
     pub(crate) ids: IdIssuer,
     pub(crate) instance: String,
     pub(crate) settings: Settings,

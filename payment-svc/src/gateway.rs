@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use engine::failpoint;
-use engine::mutant;
+use anyhow::Context;
+use engine::breaker::{Breaker, Breakers};
 use engine::service::{Outcome, Try};
+use engine::{failpoint, mutant, probe};
 use events::id::OrderId;
 use events::money::{Currency, Money};
 use events::time::Timestamp;
@@ -77,6 +78,7 @@ pub struct Http {
     callback_url: String,
     /// How long its callback may take before it is asked.
     ask_after: Duration,
+    breaker: Breaker,
 }
 
 /// A charge or refund as the gateway shows it.
@@ -106,7 +108,22 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), callback_url, ask_after })
+        let breaker = Breaker::new("gateway", "the payment gateway", false);
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), callback_url, ask_after, breaker })
+    }
+
+    /// Calls nobody while the gateway's breaker is open, which is one of these from now on. Its probe asks for a charge that
+    /// no order has.
+    ///
+    /// # Errors
+    /// When the gateway's URL is none.
+    pub fn guarded(mut self, breakers: &Breakers) -> anyhow::Result<Self> {
+        let nobodys = format!("{}/v1/charges/{}", self.url, charge_key(OrderId(0)));
+        let probe = probe::Http::new(&nobodys).context("GATEWAY_URL")?;
+        // Not vital: commands, callbacks and reads need no gateway.
+        self.breaker = breakers.add("gateway", format!("the payment gateway at {}", probe.place()), false);
+        self.breaker.watch(move || probe.look());
+        Ok(self)
     }
 
     async fn charge(&self, request: &Request, attempt: Try) -> Result<Outcome<Input>, Trouble> {
@@ -218,6 +235,9 @@ impl Gateway {
             Self::Inside => return inside(request, attempt),
             Self::Http(http) => http,
         };
+        if let Err(away) = http.breaker.check() {
+            return Outcome::Unreachable { message: away.to_string() };
+        }
         if let Err(error) = failpoint::reach("G2").await {
             return Outcome::Unreachable { message: error.to_string() };
         }
@@ -226,6 +246,11 @@ impl Gateway {
             Call::Cancel => http.cancel(request).await,
             Call::Refund => http.refund(request, attempt).await,
         };
+        // A 500 is an answer too, and uses an attempt up.
+        match &outcome {
+            Err(Trouble::Unreachable(message)) => http.breaker.failed(message),
+            Ok(_) | Err(Trouble::Failed(_)) => http.breaker.succeeded(),
+        }
         if matches!(outcome, Ok(Outcome::Answer(_)))
             && let Err(error) = failpoint::reach("G4").await
         {
@@ -293,7 +318,7 @@ fn permanent(status: StatusCode, problem: &Value) -> Result<String, Trouble> {
 
 /// A call that was not answered may have been heard: the next try asks first. The URL may hold a password.
 fn unreachable(error: reqwest::Error) -> Trouble {
-    Trouble::Unreachable(error.without_url().to_string())
+    Trouble::Unreachable(probe::chain(&error.without_url()))
 }
 
 async fn read(mut response: reqwest::Response) -> Result<(StatusCode, Value), Trouble> {

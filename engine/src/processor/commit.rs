@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::{BACKOFF_MIN, Ended, Processor};
+use super::{Ended, Processor};
 use crate::batch::{Batch, BatchError, Committed};
 use crate::failpoint::{Injected, reach};
 use crate::item::What;
@@ -147,7 +147,7 @@ impl<S: Service> Processor<S> {
             self.publisher.send(outbox::Row { batch: self.owned.batch, records: Arc::new(committed.records) });
         }
         self.inbox.feed.committed(self.owned.batch, &self.places);
-        self.backoff = BACKOFF_MIN;
+        shared.breakers.postgres.succeeded();
         self.search.passed(batch.items.len());
         self.limit = self.search.limit(shared.settings.batch_max);
         self.apart &= batch.window.is_none() || !batch.items.is_empty();
