@@ -620,7 +620,7 @@ impl World {
             entry.text("ce_type").is_some_and(|said| said.ends_with(&format!(".{short}")))
                 && (key == 0 || entry.key_text() == key.to_string())
         };
-        entries.iter_mut().filter(is).next_back().unwrap()
+        entries.iter_mut().rfind(is).unwrap()
     }
 }
 
