@@ -52,6 +52,10 @@ const PRODUCTS_MIN: usize = 50;
 /// What a process may keep in memory.
 const RSS_BYTES_MAX: u64 = 512 << 20;
 
+/// So many messages a process has under way at most. Those are sent again when their processor changes hands, and nearly every
+/// fault makes one do so.
+const CALLS_UNDER_WAY: usize = 64;
+
 /// What a run is.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -142,6 +146,7 @@ fn described(options: &Options, times: &Times, report: &Report, faults: &[Fault]
         limits: Limits {
             converge_us: Some(i64::from(options.patience) * 180_000_000),
             rss_bytes: [("*".to_owned(), RSS_BYTES_MAX)].into(),
+            repeats_per_fault: Some(CALLS_UNDER_WAY),
             ..Limits::default()
         },
         ..Run::default()
