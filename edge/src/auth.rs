@@ -12,7 +12,9 @@ use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, ResponseError, web};
+use engine::breaker::{Away, Breaker};
 
+use crate::group::AWAY_RETRY_SECONDS;
 use crate::metrics::HttpMetrics;
 use crate::problem::Problem;
 use crate::rotation::Rotating;
@@ -86,9 +88,11 @@ impl FromRequest for Caller {
 pub(crate) struct Authority {
     pub(crate) keys: Arc<Rotating<Keys>>,
     pub(crate) metrics: HttpMetrics,
+    /// Without it no route of the site can be served.
+    pub(crate) needs: Option<Breaker>,
 }
 
-/// Lets a request through when its route admits its caller.
+/// Lets a request through when its route admits its caller and what the site needs is there.
 pub(crate) async fn guard<B: MessageBody + 'static>(
     rules: &[(Method, Access)],
     request: ServiceRequest,
@@ -104,12 +108,26 @@ pub(crate) async fn guard<B: MessageBody + 'static>(
             Err(problem) => return Ok(request.into_response(problem.error_response())),
         }
     }
+    if let Err(away) = rule.map_or(Ok(()), |_| available(&request)) {
+        tracing::debug!(%away, "a request was turned away");
+        let problem = Problem::unavailable("The service cannot reach its data now.", AWAY_RETRY_SECONDS);
+        return Ok(request.into_response(problem.error_response()));
+    }
     next.call(request).await.map(ServiceResponse::map_into_boxed_body)
 }
 
-fn admit(request: &ServiceRequest, access: Access) -> Result<Caller, Problem> {
+fn authority(request: &ServiceRequest) -> &Authority {
     let authority = request.app_data::<web::Data<Authority>>();
-    let authority = authority.expect("a site puts its authority into the application's data");
+    authority.expect("a site puts its authority into the application's data")
+}
+
+/// A worker that waited for what is away would be missing for what can be answered.
+fn available(request: &ServiceRequest) -> Result<(), Away> {
+    authority(request).needs.as_ref().map_or(Ok(()), Breaker::check)
+}
+
+fn admit(request: &ServiceRequest, access: Access) -> Result<Caller, Problem> {
+    let authority = authority(request);
     let route = request.match_pattern().unwrap_or_default();
     let caller = authenticate(request, &authority.keys.get()).inspect_err(|(_, why)| {
         authority.metrics.refused("authentication");

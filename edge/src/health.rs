@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, web};
+use engine::breaker::Dependency;
 use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -24,11 +25,15 @@ use crate::routes::Routes;
 pub struct Report {
     /// Everything that this process is there for is being done.
     pub ready: bool,
-    /// Why it is not ready, each a sentence that says what to do where something can be done.
+    /// Why it is not ready, each a sentence that says what to do where something can be done. A ready process may wait
+    /// for a dependency too, one without which it still takes requests: that is said here as well.
     pub reasons: Vec<String>,
     /// The processors of this process.
     #[schema(value_type = Vec<Object>)]
     pub processors: Vec<serde_json::Value>,
+    /// What it depends on.
+    #[schema(value_type = Vec<Object>)]
+    pub dependencies: Vec<Dependency>,
 }
 
 /// Says whether a service does its work.
@@ -75,7 +80,7 @@ impl Admin {
     /// All routes of the admin port.
     #[must_use]
     pub fn routes(&self) -> Routes {
-        Routes::new()
+        let routes = Routes::new()
             .data(Arc::new(self.clone()))
             .get("/healthz", Access::Open, healthz)
             .get("/readyz", Access::Open, readyz)
@@ -88,7 +93,10 @@ impl Admin {
             .get(desk::HELD, Access::Operator, desk::held)
             .post(desk::REDRIVE, Access::Operator, desk::redrive)
             .post(desk::DISCARD, Access::Operator, desk::discard)
-            .post(desk::STANDING, Access::Operator, desk::standing)
+            .post(desk::STANDING, Access::Operator, desk::standing);
+        #[cfg(feature = "failpoints")]
+        let routes = crate::failpoints::add(routes);
+        routes
     }
 
     /// What `/readyz` says.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use engine::append::{AppendError, Appended, Appender, NewRecord};
 use engine::barriers::Barriers;
+use engine::breaker::Breaker;
 use engine::lease::IdIssuer;
 use engine::wait::{Decided, Waiters};
 use events::id::CommandId;
@@ -14,8 +15,8 @@ use futures_util::future::BoxFuture;
 
 /// The log, as HTTP sees it.
 pub trait Log: Send + Sync + 'static {
-    /// Why commands cannot be taken now, if so: after a recovery, until the commands of before are decided. Taking one
-    /// earlier could give an old key a second command.
+    /// Why commands cannot be taken now, if so: the log is away; or, after a recovery, until the commands of before are
+    /// decided. Taking one earlier could give an old key a second command.
     fn refuses(&self) -> Option<String>;
 
     /// A new Snowflake ID.
@@ -42,11 +43,13 @@ pub struct EngineLog {
     pub ids: IdIssuer,
     /// Tells when commands may be taken after a recovery.
     pub barriers: Barriers,
+    /// Tells when the log is away.
+    pub kafka: Breaker,
 }
 
 impl Log for EngineLog {
     fn refuses(&self) -> Option<String> {
-        self.barriers.closed()
+        self.barriers.closed().or_else(|| self.kafka.check().err().map(|away| away.to_string()))
     }
 
     fn issue(&self) -> BoxFuture<'_, i64> {

@@ -11,6 +11,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use anyhow::Context;
+use engine::breaker::Breaker;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use utoipa::openapi::OpenApi;
@@ -52,6 +53,7 @@ pub struct Site {
     metrics: HttpMetrics,
     api: Option<OpenApi>,
     in_flight_max: usize,
+    needs: Option<Breaker>,
 }
 
 impl fmt::Debug for Site {
@@ -64,13 +66,20 @@ impl Site {
     /// A site on this listener, whose bearer tokens are checked with these keys.
     #[must_use]
     pub fn new(listener: TcpListener, keys: Arc<Rotating<Keys>>, metrics: HttpMetrics) -> Self {
-        Self { listener, keys, metrics, api: None, in_flight_max: IN_FLIGHT_MAX }
+        Self { listener, keys, metrics, api: None, in_flight_max: IN_FLIGHT_MAX, needs: None }
     }
 
     /// Also serves this document at `/openapi.json`, and Swagger UI at `/docs/`.
     #[must_use]
     pub fn documented(mut self, api: OpenApi) -> Self {
         self.api = Some(api);
+        self
+    }
+
+    /// Answers 503 at once while this is away: no route can be served without it.
+    #[must_use]
+    pub fn needs(mut self, breaker: Breaker) -> Self {
+        self.needs = Some(breaker);
         self
     }
 
@@ -89,7 +98,7 @@ impl Site {
         let address = self.listener.local_addr().context("asking for the bound address")?;
         let frame =
             web::Data::new(Frame { metrics: self.metrics.clone(), room: Arc::new(Semaphore::new(self.in_flight_max)) });
-        let authority = web::Data::new(Authority { keys: self.keys, metrics: self.metrics });
+        let authority = web::Data::new(Authority { keys: self.keys, metrics: self.metrics, needs: self.needs });
         let api = self.api;
         let factory = move || {
             let (routes, api) = (routes(), api.clone());

@@ -10,7 +10,9 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::warn;
 
+use crate::breaker::Breaker;
 use crate::clock;
+use crate::failpoint::{self, Injected};
 use crate::kafka::{INPUT_BYTES_MAX, Kafka};
 use crate::producer::{Delivered, Outgoing, Producer, owned};
 
@@ -57,11 +59,18 @@ pub enum AppendError {
     TooLarge,
 }
 
+impl From<Injected> for AppendError {
+    fn from(error: Injected) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
 /// The producer of a process' commands.
 #[derive(Clone)]
 pub struct Appender {
     kafka: Arc<Kafka>,
     producer: Arc<Mutex<Current>>,
+    breaker: Breaker,
 }
 
 /// The producer in use.
@@ -85,7 +94,15 @@ impl Appender {
     pub fn new(kafka: Arc<Kafka>) -> anyhow::Result<Self> {
         let producer = Arc::new(Producer::new(&kafka.appender_config())?);
         let current = Current { generation: 0, made: clock::instant(), producer };
-        Ok(Self { kafka, producer: Arc::new(Mutex::new(current)) })
+        let breaker = Breaker::new("kafka", "Kafka", true);
+        Ok(Self { kafka, producer: Arc::new(Mutex::new(current)), breaker })
+    }
+
+    /// Tells this breaker what becomes of records. It is not asked: who appends looks at it before anything is written.
+    #[must_use]
+    pub fn guarded(mut self, breaker: Breaker) -> Self {
+        self.breaker = breaker;
+        self
     }
 
     /// Appends a record and waits until Kafka gave it an offset, 5 s at most.
@@ -98,10 +115,14 @@ impl Appender {
             return Err(AppendError::TooLarge);
         }
         // The record is librdkafka's before the first await, so a caller that goes away cancels nothing half-way.
-        match tokio::time::timeout(TIMEOUT, self.send(&record)).await {
-            Ok(result) => result,
-            Err(_) => Err(AppendError::Unavailable("no report within 5 s".to_owned())),
+        let sent = tokio::time::timeout(TIMEOUT, self.send(&record)).await;
+        let sent = sent.unwrap_or_else(|_| Err(AppendError::Unavailable("no report within 5 s".to_owned())));
+        match &sent {
+            Ok(_) => self.breaker.succeeded(),
+            Err(AppendError::Unavailable(why)) => self.breaker.failed(why),
+            Err(AppendError::TooLarge) => {}
         }
+        sent
     }
 
     async fn send(&self, record: &NewRecord) -> Result<Appended, AppendError> {
@@ -127,6 +148,7 @@ impl Appender {
                 }
             }
         };
+        failpoint::reach("A4").await?;
         let Some(report) = flight.await.ok().and_then(|reports| reports.into_iter().next()) else {
             return Err(AppendError::Unavailable("the producer was replaced".to_owned()));
         };

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use events::time::Timestamp;
@@ -17,11 +17,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::breaker::Breaker;
 use crate::effects::Effects;
+use crate::failpoint;
 use crate::feed::{Control, ControlSender, Feed};
 use crate::held::{Entry, Queues};
-use crate::held_store;
+use crate::held_store::{self, DeadRow};
 use crate::intake::Place;
+use crate::mutant;
 use crate::outbox::{self, Row};
 use crate::own_log::{self, Comparison};
 use crate::processor::{Ended, Prepared, Processor};
@@ -51,9 +54,12 @@ pub(crate) async fn begin<S: Service>(shared: &Arc<Shared<S>>, partitions: &[i32
     let (shared, partitions) = (Arc::clone(shared), partitions.to_vec());
     let task = tokio::spawn(async move {
         let mut conn = shared.pool.acquire().await?;
+        let seen = mutant::outbox_before(&mut conn, &partitions).await?;
         let mut tx = conn.begin().await?;
         let owned = store::bump_epochs(&mut tx, &partitions, &shared.instance).await?;
         tx.commit().await?;
+        mutant::miss_outbox_behind(&mut conn, seen).await?;
+        failpoint::reach("E1").await?;
         let mut positions = store::positions(&mut conn, &partitions).await?;
         let start = |owned: Owned| {
             let mut places = HashMap::new();
@@ -119,7 +125,11 @@ impl<S: Service> Supervisor<S> {
     async fn run(self, mut start: Start, mut feed: Feed) {
         let mut backoff = BACKOFF_MIN;
         loop {
+            let begun = Instant::now();
             let ended = self.live(start, feed).await;
+            if begun.elapsed() > BACKOFF_MAX {
+                backoff = BACKOFF_MIN;
+            }
             self.shared.meters.live.dec();
             match ended {
                 Ended::Revoked => return,
@@ -157,24 +167,32 @@ impl<S: Service> Supervisor<S> {
 
     /// A new epoch, and a feed from the committed positions.
     async fn assign_anew(&self) -> Option<(Start, Feed)> {
-        let mut backoff = BACKOFF_MIN;
+        let breakers = &self.shared.breakers;
         loop {
-            let reason = match begin(&self.shared, &[self.partition]).await {
-                Err(error) => format!("the assignment waits for the database: {error}"),
+            let (breaker, reason) = match begin(&self.shared, &[self.partition]).await {
+                Err(error) => (&breakers.postgres, format!("the assignment waits for the database: {error}")),
                 Ok(mut starts) => {
                     let start = starts.pop()?;
                     match self.seek(&start).await {
                         Ok(feed) => return Some((start, feed)),
-                        Err(reason) => reason,
+                        Err(reason) => (&breakers.kafka, reason),
                     }
                 }
             };
             debug!(kafka.partition = self.partition, reason, "not assigned yet");
-            self.shared.status.set(self.partition, State::Waiting, Some(reason));
-            if self.stopped_within(backoff).await {
+            self.shared.status.set(self.partition, State::Waiting, Some(reason.clone()));
+            if self.ended_before(breaker, &reason).await {
                 return None;
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Waits until what failed may be tried again; true when everything was given back meanwhile.
+    async fn ended_before(&self, breaker: &Breaker, error: &str) -> bool {
+        breaker.failed(error);
+        tokio::select! {
+            () = self.stop.cancelled() => true,
+            () = breaker.settled() => false,
         }
     }
 
@@ -206,29 +224,30 @@ impl<S: Service> Supervisor<S> {
 
     /// Reads what the last owner left and compares the own topics with it, waiting out what is down.
     async fn prepare(&self, start: &Start, owner: &CancellationToken) -> Result<Prepared, Ended> {
-        let mut backoff = BACKOFF_MIN;
         loop {
-            match self.try_prepare(start, owner).await {
+            let error = match self.try_prepare(start, owner).await {
                 Ok(Found::Ready(prepared)) => return Ok(*prepared),
                 Ok(Found::Differs(reason)) => {
                     let hint = self.shared.rebuild_hint();
                     return Err(Ended::Stopped(format!("{reason}; run `{hint}`")));
                 }
-                Err(error) => {
-                    let reason = format!("waits to compare the log with the database: {error:#}");
-                    debug!(kafka.partition = self.partition, reason);
-                    self.shared.status.set(self.partition, State::Waiting, Some(reason));
-                }
-            }
-            if self.stopped_within(backoff).await {
+                Err(error) => error,
+            };
+            let reason = format!("waits to compare the log with the database: {error:#}");
+            debug!(kafka.partition = self.partition, reason);
+            self.shared.status.set(self.partition, State::Waiting, Some(reason));
+            let of_database = error.chain().any(|cause| cause.is::<sqlx::Error>());
+            let breakers = &self.shared.breakers;
+            let breaker = if of_database { &breakers.postgres } else { &breakers.kafka };
+            if self.ended_before(breaker, &format!("{error:#}")).await {
                 return Err(Ended::Revoked);
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
     async fn try_prepare(&self, start: &Start, owner: &CancellationToken) -> anyhow::Result<Found> {
         let left = self.read_left().await?;
+        failpoint::reach("E2").await?;
         let (kafka, topics) = (Arc::clone(&self.shared.kafka), self.shared.outputs.clone());
         let (partition, states) = (self.partition, left.outputs);
         let places = start.places.clone();
@@ -251,13 +270,14 @@ impl<S: Service> Supervisor<S> {
             self.partition,
             self.shared.outputs.clone(),
             outbox::Left { ends, rows: left.rows, acked_batch },
+            self.shared.breakers.kafka.clone(),
             owner.clone(),
         );
         Ok(Found::Ready(Box::new(Prepared {
             owned: start.owned,
             places: start.places.clone(),
             publisher,
-            effects: Effects::restored(left.effects, &left.tries),
+            effects: Effects::restored(left.effects, &left.tries, &left.dead),
             held: Queues::new(Arc::clone(&self.shared.settings.retry_delays), left.held),
             timers: Timers::new(left.now, self.shared.settings.timer_grace, left.next_timer),
             clock: Clock::new(left.now),
@@ -290,6 +310,7 @@ impl<S: Service> Supervisor<S> {
                 rows,
                 effects: shared.service.effects_due(&mut conn, partition).await?,
                 tries: store::tries(&mut conn, partition).await?,
+                dead: held_store::dead_effects(&mut conn, partition).await?,
                 next_timer: shared.service.next_timer(&mut conn, partition, &resting).await?,
                 held,
                 model: Place { next_offset: 0, last_sequence: model },
@@ -307,6 +328,7 @@ struct Left {
     effects: Vec<EffectMark>,
     held: Vec<(i64, Entry)>,
     tries: Vec<StoredTry>,
+    dead: Vec<DeadRow>,
     next_timer: Option<Timestamp>,
     model: Place,
     now: Timestamp,

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::statistics::Broker;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, Statistics, TopicPartitionList};
 use tokio::runtime::Handle;
 use tracing::{debug, error, info, warn};
 
 use crate::assignment::{self, Assigned, Start};
+use crate::failpoint;
 use crate::feed::{Control, ControlSender, Feed, Pipe};
 use crate::intake::Place;
 use crate::record::Record;
@@ -25,10 +27,10 @@ use crate::shared::Shared;
 
 const POLL: Duration = Duration::from_millis(50);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// A member hears of a broker at least every second: an answer to a fetch or to a heartbeat.
+const SILENT_MICROS_MAX: i64 = 4_000_000;
 /// Positions go to Kafka at most this often, those of all processors together.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// After a failed assignment (Postgres away), the next try.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) type Group<S> = BaseConsumer<GroupContext<S>>;
 
@@ -52,7 +54,6 @@ struct Routes {
     pending: Vec<i32>,
     /// What is wrong with what the group gave.
     halves: Option<String>,
-    retry_at: Option<Instant>,
     paused: BTreeSet<i32>,
     /// Not told to Kafka yet.
     positions: HashMap<i32, HashMap<String, Place>>,
@@ -104,7 +105,6 @@ impl<S: Service> GroupContext<S> {
         match begun {
             Ok(starts) => {
                 routes.pending.clear();
-                routes.retry_at = None;
                 self.shared.status.trouble(routes.halves.clone());
                 let mut feeds = Vec::new();
                 for start in starts {
@@ -120,7 +120,8 @@ impl<S: Service> GroupContext<S> {
                 warn!(%error, "the assignment waits for the database");
                 self.shared.status.trouble(Some(format!("the assignment waits for the database: {error}")));
                 routes.pending = partitions.to_vec();
-                routes.retry_at = Some(Instant::now() + RETRY_EVERY);
+                drop(routes);
+                self.shared.breakers.postgres.failed(error);
             }
         }
     }
@@ -154,13 +155,9 @@ impl<S: Service> GroupContext<S> {
     }
 
     fn retry(&self, consumer: &Group<S>) {
-        let due = {
-            let routes = self.routes();
-            let due = routes.retry_at.is_some_and(|at| at <= Instant::now());
-            if due { routes.pending.clone() } else { Vec::new() }
-        };
-        if !due.is_empty() {
-            self.begin(consumer, &due);
+        let pending = self.routes().pending.clone();
+        if !pending.is_empty() && self.shared.breakers.postgres.is_settled() {
+            self.begin(consumer, &pending);
         }
     }
 
@@ -251,6 +248,10 @@ impl<S: Service> GroupContext<S> {
 
 impl<S: Service> ClientContext for GroupContext<S> {
     fn stats(&self, statistics: Statistics) {
+        let hears = |broker: &Broker| broker.state == "UP" && (0..SILENT_MICROS_MAX).contains(&broker.rxidle);
+        if !statistics.brokers.values().any(hears) {
+            self.shared.breakers.kafka.failed("no broker has sent anything for some seconds");
+        }
         let mut ends: HashMap<i32, HashMap<&str, i64>> = HashMap::new();
         for (topic, of_topic) in &statistics.topics {
             for (partition, of_partition) in &of_topic.partitions {
@@ -269,8 +270,13 @@ impl<S: Service> ClientContext for GroupContext<S> {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // librdkafka goes on by itself; a broker that is away is seen in readiness through what does not arrive.
+        // librdkafka goes on by itself.
         debug!(%error, reason, "consumer");
+        if let Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) =
+            error.rdkafka_error_code()
+        {
+            self.shared.breakers.kafka.failed(reason);
+        }
     }
 }
 
@@ -280,6 +286,9 @@ impl<S: Service> ConsumerContext for GroupContext<S> {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.take(consumer, list),
             _ => {
                 info!("everything is given back");
+                if let Err(error) = failpoint::pass("C7") {
+                    warn!(%error, "giving back");
+                }
                 self.give_back();
                 if let Err(error) = consumer.unassign() {
                     error!(%error, "librdkafka refuses to give back");
@@ -325,10 +334,7 @@ fn report<S: Service>(consumer: &Group<S>, context: &GroupContext<S>, error: &Ka
         return Err(format!("the consumer cannot go on: {code}: {reason}"));
     }
     let code = error.rdkafka_error_code();
-    if matches!(
-        code,
-        Some(rdkafka::types::RDKafkaErrorCode::AutoOffsetReset | rdkafka::types::RDKafkaErrorCode::OffsetOutOfRange)
-    ) {
+    if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
         let reason = format!("an input partition does not reach to the stored position any more: {error}");
         error!(reason);
         context.shared.status.trouble(Some(reason));

@@ -194,7 +194,16 @@ impl<S: Service> Inbox<S> {
 
     /// Asks the registry about a schema that this build does not know. `None`: the record waits.
     async fn unknown(&mut self, schema: u32, denied: Flaw, record: Record) -> Option<What<S::Input>> {
-        let waits = match self.shared.registry.known(schema).await {
+        let registry = &self.shared.breakers.registry;
+        let known = match registry.check() {
+            Ok(()) => self.shared.registry.known(schema).await,
+            Err(away) => Known::Unavailable(away.to_string()),
+        };
+        match &known {
+            Known::Yes { .. } | Known::No => registry.succeeded(),
+            Known::Unavailable(why) => registry.failed(why),
+        }
+        let waits = match known {
             Known::No => return Some(flawed(record, denied)),
             Known::Yes { subject } => {
                 format!("schema {schema} ({subject}) is newer than this build: upgrade me")
@@ -213,6 +222,8 @@ impl<S: Service> Inbox<S> {
 fn flawed<I>(record: Record, flaw: Flaw) -> What<I> {
     match flaw.class {
         Class::Strange | Class::Poison => What::Dead(Box::new(record), flaw),
-        Class::Undecodable | Class::Failed | Class::Waiting => What::Undecodable(Box::new(record), flaw),
+        Class::Undecodable | Class::Failed | Class::Waiting | Class::Effect => {
+            What::Undecodable(Box::new(record), flaw)
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Read in this order: [`service`] (what a service tells the engine), [`run`] (the handle of a running engine), then
 //! behind it `assignment` (who owns which processor), `consumer` and `feed` (how records reach it), `processor` (its
 //! loop), `intake` (what becomes of a record), `batch` (the one transaction), `publisher` (how its output reaches
-//! Kafka), `effects` and `timers`; [`fold`], [`rebuild`] and [`verify`] (the log again, from the start); [`append`] and
+//! Kafka), `effects` and `timers`; [`breaker`] (what is done while a server is away); [`fold`], [`rebuild`] and [`verify`] (the log again, from the start); [`append`] and
 //! [`wait`] (how HTTP writes and waits). The rules are DESIGN §2.
 //!
 //! The engine knows no business word. No other crate names rdkafka (tools and e2e aside).
@@ -14,28 +14,39 @@ mod assignment;
 pub mod barriers;
 mod batch;
 mod batch_store;
+pub mod breaker;
 mod calls;
 pub mod clock;
 mod consumer;
 mod decision;
 pub mod desk;
 mod effects;
+#[cfg(test)]
+mod effects_tests;
+mod exhausted;
+pub mod failpoint;
 mod feed;
 pub mod fold;
 mod held;
 mod held_store;
+#[cfg(test)]
+mod held_tests;
 mod inbox;
 mod intake;
 mod item;
 pub mod kafka;
 pub mod lease;
 mod letter;
+#[cfg(test)]
+mod letter_tests;
 mod meters;
 pub mod migrate;
 mod model;
+pub mod mutant;
 mod outbox;
 pub mod own_log;
 pub mod pool;
+pub mod probe;
 mod processor;
 mod producer;
 mod publisher;
@@ -61,4 +72,4 @@ pub mod wait;
 pub use intake::Place;
 pub use meters::Meters;
 pub use run::{Engine, Parts};
-pub use shared::Settings;
+pub use shared::{Servers, Settings};

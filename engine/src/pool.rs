@@ -6,11 +6,12 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgQueryResult};
-use sqlx::{Connection, Executor};
+use sqlx::Executor;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgQueryResult};
 use tracing::warn;
 
-use crate::clock;
+use crate::breaker::Breaker;
+use crate::{clock, mutant, probe};
 
 /// Between two tries while Postgres is not there.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
@@ -42,6 +43,8 @@ pub struct PoolOptions {
     pub search_path: String,
     /// How its statements are planned.
     pub plans: Plans,
+    /// Told of connections that are lost.
+    pub breaker: Breaker,
 }
 
 /// How Postgres plans the statements of a pool.
@@ -82,6 +85,7 @@ impl PoolOptions {
             acquire_timeout: Duration::from_secs(5),
             search_path: "engine, projection".to_owned(),
             plans: Plans::Custom,
+            breaker: Breaker::new("postgres", "Postgres", true),
         }
     }
 }
@@ -109,7 +113,8 @@ pub async fn connect(url: &str, options: PoolOptions) -> anyhow::Result<PgPool> 
             // them all until the next vacuum.
             ("enable_bitmapscan", options.plans.other_scans()),
         ]);
-    wait_for(&connect).await;
+    wait_for(&connect, &options.breaker).await;
+    let breaker = options.breaker;
     let pool = PgPoolOptions::new()
         .min_connections(options.connections)
         .max_connections(options.connections)
@@ -117,34 +122,33 @@ pub async fn connect(url: &str, options: PoolOptions) -> anyhow::Result<PgPool> 
         .max_lifetime(CONNECTION_LIFE)
         // The hook below asks the server anyway.
         .test_before_acquire(false)
-        .before_acquire(|connection, _| {
+        .before_acquire(move |connection, _| {
+            let breaker = breaker.clone();
             Box::pin(async move {
                 // A transaction left open by a dropped future must not be the next caller's (PITFALLS P2.1). A bare
                 // ROLLBACK would warn each time that there is none, here and in the server's log; so a transaction is
                 // begun, which warns only in the case that matters. In an aborted one BEGIN errs, and the connection
                 // is closed.
-                connection.execute("BEGIN; ROLLBACK").await?;
-                Ok(true)
+                let checked = connection.execute("BEGIN; ROLLBACK").await;
+                if let Err(error) = &checked {
+                    breaker.failed(error);
+                }
+                checked.map(|_| true)
             })
         })
         .connect_lazy_with(connect);
     Ok(pool)
 }
 
-async fn wait_for(options: &PgConnectOptions) {
+async fn wait_for(options: &PgConnectOptions, breaker: &Breaker) {
     let mut told: Option<Instant> = None;
     loop {
-        // Dropping a connection that is not made yet harms no pool.
-        let error = match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await {
-            Ok(Ok(connection)) => {
-                if let Err(error) = connection.close().await {
-                    warn!(%error, "closing the first connection to Postgres");
-                }
-                return;
-            }
-            Ok(Err(error)) => error.to_string(),
+        let error = match tokio::time::timeout(CONNECT_TIMEOUT, probe::postgres(options)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
             Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
         };
+        breaker.failed(&error);
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             warn!(error, "waiting for Postgres");
             told = Some(clock::instant());
@@ -157,7 +161,8 @@ async fn wait_for(options: &PgConnectOptions) {
 #[must_use]
 pub fn is_record_fault(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    let is_lock = |code: &str| code == "55P03" && mutant::is("lock-time-out-held-as-a-bad-record");
+    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23") || is_lock(&code))
 }
 
 /// Errs unless an UPDATE has found as many rows as it was given: they were read in the same transaction, and nobody deletes

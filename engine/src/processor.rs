@@ -18,14 +18,16 @@ use tracing::{debug, warn};
 use crate::batch::Batch;
 use crate::calls::{Calls, Done};
 use crate::effects::Effects;
+use crate::failpoint;
 use crate::feed::Feed;
 use crate::held::{Queues, Source};
 use crate::inbox::Inbox;
 use crate::intake::Place;
+use crate::item::What;
 use crate::outbox::Progress;
 use crate::publisher::Publisher;
 use crate::search::Search;
-use crate::service::{EffectMark, Service, Window};
+use crate::service::{Service, Window};
 use crate::shared::Shared;
 use crate::status::State;
 use crate::store::{self, OutputState, Owned};
@@ -37,8 +39,6 @@ use crate::turns::Returning;
 const FORGET_AFTER: Duration = Duration::from_millis(500);
 /// Longest sleep of an idle processor.
 const IDLE_MAX: Duration = Duration::from_secs(1);
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
 /// Why a processor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(crate) struct Processor<S: Service> {
     /// Acts of operators about records that are gone.
     void_acts: Vec<i64>,
     /// Answers whose key waits for a held record.
-    put_off: HashMap<i64, Vec<(S::Input, EffectMark)>>,
+    put_off: HashMap<i64, Vec<What<S::Input>>>,
     /// Timers that cannot be applied.
     rests: Rests,
     storm: Storm,
@@ -80,7 +80,6 @@ pub(crate) struct Processor<S: Service> {
     /// Something in a batch with timers is at fault: they go into batches of their own until one commits.
     apart: bool,
     search: Search,
-    backoff: Duration,
     forgotten_batch: i64,
     /// What Kafka has of the own topics, as far as that is written.
     acked: [OutputState; 3],
@@ -130,7 +129,6 @@ impl<S: Service> Processor<S> {
             timer_limit: i64::MAX,
             apart: false,
             search: Search::default(),
-            backoff: BACKOFF_MIN,
             // What an earlier owner left, or did not come to forget, goes with the first batch.
             forgotten_batch: 0,
             acked: prepared.acked,
@@ -151,6 +149,9 @@ impl<S: Service> Processor<S> {
     async fn work(&mut self) -> Ended {
         let partition = self.owned.partition;
         self.shared.status.set(partition, State::Live, None);
+        if let Err(error) = failpoint::reach("E3").await {
+            return Ended::Again(error.to_string());
+        }
         loop {
             if self.stop.is_cancelled() {
                 return Ended::Revoked;
@@ -239,8 +240,8 @@ impl<S: Service> Processor<S> {
 
     /// Turns results of effects into inputs, and takes in the ends that were asked for.
     fn collect(&mut self, now: Timestamp) {
-        for (input, mark) in self.calls.answers(now) {
-            self.answer(input, mark);
+        for what in self.calls.results(now) {
+            self.answer(what);
         }
         while let Ok(ends) = self.ends.1.try_recv() {
             self.timers.answer(ends);
@@ -284,19 +285,19 @@ impl<S: Service> Processor<S> {
         self.returning = None;
         warn!(reason, kafka.partition = self.owned.partition, "the database does not take the batch; it is kept");
         self.shared.meters.outages.inc();
+        self.shared.breakers.postgres.failed(reason);
         let reason = format!("the database is not available: {reason}");
         self.shared.status.set(self.owned.partition, State::Waiting, Some(reason));
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = tokio::time::sleep(self.backoff) => {}
+            () = self.shared.breakers.postgres.settled() => {}
         }
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
 
     fn take(&mut self, done: Done<S::Input>) {
         let now = self.clock.now();
-        if let Some((input, mark)) = self.calls.judge(done, now) {
-            self.answer(input, mark);
+        for what in self.calls.judge(done, now) {
+            self.answer(what);
         }
     }
 

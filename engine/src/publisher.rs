@@ -15,7 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::breaker::Breaker;
+use crate::failpoint::{Injected, reach};
 use crate::kafka::Kafka;
+use crate::mutant;
 use crate::outbox::{Left, Load, Progress, Row};
 use crate::own_log;
 use crate::producer::{Flight, Outgoing, Producer, owned};
@@ -29,8 +32,6 @@ const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
 const UNSENT_MAX: Load = Load { records: 20_000, bytes: 64 * 1024 * 1024 };
 /// A processor that ends waits this long for what Kafka has not acknowledged; a successor sends the rest again.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// The handle that the processor keeps.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ impl Publisher {
         partition: i32,
         topics: [String; 3],
         left: Left,
+        breaker: Breaker,
         stop: CancellationToken,
     ) -> Self {
         let Left { ends, rows: leftovers, acked_batch } = left;
@@ -68,6 +70,7 @@ impl Publisher {
             next_offsets,
             progress,
             report,
+            breaker,
             queue: VecDeque::new(),
             producer: None,
             known: [false; 3],
@@ -140,6 +143,7 @@ struct Sender {
     next_offsets: [i64; 3],
     progress: Progress,
     report: watch::Sender<Progress>,
+    breaker: Breaker,
     queue: VecDeque<Queued>,
     producer: Option<Producer>,
     /// Topics whose broker knows this producer: from then on it refuses what follows a gap. Before, it takes anything
@@ -154,7 +158,6 @@ impl Sender {
             Ok(producer) => self.producer = Some(producer),
             Err(error) => warn!(%error, "no producer can be made yet"),
         }
-        let mut backoff = BACKOFF_MIN;
         loop {
             if self.queue.is_empty() {
                 match inbox.recv().await {
@@ -166,12 +169,12 @@ impl Sender {
                 self.enqueue(row);
             }
             match self.send_chunk().await {
-                Ok(()) => backoff = BACKOFF_MIN,
+                Ok(()) => self.breaker.succeeded(),
                 Err(Trouble::Retry(error)) => {
                     warn!(kafka.partition = self.partition, error, "publishing failed; a new producer sends again");
                     self.discard_producer();
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    self.breaker.failed(error);
+                    self.breaker.settled().await;
                 }
                 Err(Trouble::Forked(reason)) => {
                     self.progress.forked = Some(reason);
@@ -218,12 +221,18 @@ impl Sender {
         if self.queue.is_empty() {
             return Ok(());
         }
+        reach("R1").await?;
         let length = self.chunk_length();
         let output = self.queue[0].record().output;
         let (flight, count) = self.launch(length)?;
+        reach("R2").await?;
+        if mutant::is("two-topics-in-flight") {
+            self.send_next_topic(count);
+        }
         let Ok(reports) = flight.await else {
             return Err(Trouble::Retry("the producer dropped the records".to_owned()));
         };
+        reach("R5").await?;
         let offsets: Vec<i64> = reports.iter().flatten().map(|delivered| delivered.offset).collect();
         let trouble = match reports.last() {
             Some(Err(error)) => Some(error.to_string()),
@@ -233,6 +242,14 @@ impl Sender {
         if !offsets.is_empty() {
             self.check_offsets(output, &offsets).await?;
             self.acknowledge(output, &offsets);
+            match self.queue.front() {
+                None => reach("R3").await?,
+                Some(next) if next.record().output != output => reach("R4").await?,
+                Some(_) => {}
+            }
+            if output == Output::Retry {
+                reach("D2").await?;
+            }
         }
         trouble.map_or(Ok(()), |error| Err(Trouble::Retry(error)))
     }
@@ -255,6 +272,13 @@ impl Sender {
         }
         self.producer = Some(producer);
         Ok((flight, count))
+    }
+
+    /// A bug: the next topic is begun before this one is through.
+    fn send_next_topic(&self, from: usize) {
+        if let (Some(producer), Some(next)) = (&self.producer, self.queue.get(from)) {
+            drop(producer.send(self.outgoing(next.record())));
+        }
     }
 
     fn outgoing<'a>(&'a self, record: &'a OutRecord) -> Outgoing<'a> {
@@ -345,4 +369,10 @@ impl Drop for Sender {
 enum Trouble {
     Retry(String),
     Forked(String),
+}
+
+impl From<Injected> for Trouble {
+    fn from(error: Injected) -> Self {
+        Self::Retry(error.to_string())
+    }
 }

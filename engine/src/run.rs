@@ -23,7 +23,7 @@ use crate::model;
 use crate::rebuild;
 use crate::registry::Registry;
 use crate::service::Service;
-use crate::shared::{EFFECTS_IN_FLIGHT_MAX, Resume, Settings, Shared};
+use crate::shared::{EFFECTS_IN_FLIGHT_MAX, Resume, Servers, Settings, Shared};
 use crate::status::{Readiness, Status};
 use crate::turns::{self, Connections, Turns};
 use crate::wait::Acked;
@@ -45,6 +45,8 @@ pub struct Parts<S> {
     pub codec: Arc<Codec>,
     /// Asked about unknown schemas.
     pub registry: Registry,
+    /// Told of what is away.
+    pub breakers: Servers,
     /// Issues event IDs.
     pub ids: IdIssuer,
     /// Shared with those who wait for commands.
@@ -101,6 +103,7 @@ impl Engine {
             pool: parts.pool,
             codec: parts.codec,
             registry: parts.registry,
+            breakers: parts.breakers,
             ids: parts.ids,
             settings: parts.settings,
             acked: parts.acked,

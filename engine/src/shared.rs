@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::acts::Waiting;
+use crate::breaker::Breaker;
 use crate::intake::Place;
 use crate::item::Item;
 use crate::kafka::Kafka;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub timer_grace: Duration,
     /// A held record is tried again after these, one after the other; then it is dead.
     pub retry_delays: Arc<[Duration]>,
+    /// An effect whose other side errs is tried again within these, one after the other; then it is a dead letter.
+    pub effect_delays: Arc<[Duration]>,
     /// Most inputs of one batch.
     pub batch_max: usize,
     /// Transactions of this process that run at once.
@@ -53,8 +56,31 @@ impl Settings {
             instance: instance.into(),
             timer_grace: Duration::from_secs(60),
             retry_delays: [5, 30, 120, 600].map(Duration::from_secs).into(),
+            effect_delays: [1, 2, 4, 8, 16, 32, 64].map(Duration::from_secs).into(),
             batch_max: 500,
             transactions_at_once: cores.div_ceil(4),
+        }
+    }
+}
+
+/// The breakers of the servers that an engine works with.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// The service's database.
+    pub postgres: Breaker,
+    /// The log.
+    pub kafka: Breaker,
+    /// The schema registry, which is asked only about unknown schemas.
+    pub registry: Breaker,
+}
+
+impl Default for Servers {
+    /// Unwatched ones: nothing opens.
+    fn default() -> Self {
+        Self {
+            postgres: Breaker::new("postgres", "Postgres", true),
+            kafka: Breaker::new("kafka", "Kafka", true),
+            registry: Breaker::new("registry", "the schema registry", false),
         }
     }
 }
@@ -68,6 +94,7 @@ pub(crate) struct Shared<S: Service> {
     pub(crate) pool: PgPool,
     pub(crate) codec: Arc<Codec>,
     pub(crate) registry: Registry,
+    pub(crate) breakers: Servers,
     pub(crate) ids: IdIssuer,
     pub(crate) instance: String,
     pub(crate) settings: Settings,

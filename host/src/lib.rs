@@ -9,6 +9,7 @@ use anyhow::Context;
 
 pub mod run;
 pub mod settings;
+mod stage;
 
 /// Also librdkafka's, whose every header is an allocation: a fifth less CPU per order than glibc's (ADR 6).
 #[global_allocator]

@@ -4,40 +4,41 @@
 //! the batches, exit. `kill -9` is the stop that the tests rely on; this one is only kinder.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use edge::commands::Commands;
-use edge::health::{Admin, Health, Report, Stopping};
+use edge::health::{Admin, Stopping};
 use edge::log::EngineLog;
 use edge::metrics::HttpMetrics;
-use edge::processors::Processors;
 use edge::rotation::Rotating;
 use edge::routes::Routes;
 use edge::server::{self, Running, Site};
 use edge::token::Keys;
 use engine::append::Appender;
 use engine::barriers::Barriers;
-use engine::desk::{DeadLetters, Desk};
+use engine::breaker::Breakers;
+use engine::desk::Desk;
 use engine::kafka::Kafka;
 use engine::lease::IdIssuer;
 use engine::migrate::{MigrationSet, Schema, migrate};
 use engine::pool::{self, Plans, PoolOptions};
+use engine::probe;
 use engine::registry::Registry;
 use engine::service::Service;
-use engine::status::ProcessorStatus;
 use engine::wait::{Acked, Waiters};
-use engine::{Engine, Meters, Parts};
+use engine::{Engine, Meters, Parts, Servers};
 use events::codec::Codec;
-use futures_util::future::BoxFuture;
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 use tracing::{error, info, warn};
 use utoipa::openapi::OpenApi;
 
 use crate::settings::Settings;
+use crate::stage::Stage;
 
 /// Connections for processors, and for HTTP.
 const PROCESSOR_CONNECTIONS: u32 = 6;
@@ -45,7 +46,6 @@ const HTTP_CONNECTIONS: u32 = 4;
 const HTTP_ACQUIRE: Duration = Duration::from_secs(2);
 /// While the registry or the database cannot be used at the start.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The migrations that every service has beside its own and the engine's.
 pub const EDGE_MIGRATIONS: MigrationSet =
@@ -62,6 +62,10 @@ pub struct Base {
     pub codec: Arc<Codec>,
     /// Snowflake IDs.
     pub ids: IdIssuer,
+    /// Tell when Postgres or Kafka is away.
+    pub servers: Servers,
+    /// All breakers; a service adds those of whom it calls.
+    pub breakers: Breakers,
 }
 
 /// What the routes of a service are made from.
@@ -111,7 +115,9 @@ pub async fn run<P: Program>(program: P, settings: Settings, number: u8, name: &
     keys.watch();
     let mut registry = prometheus_client::registry::Registry::default();
     let (http_metrics, meters) = (HttpMetrics::register(&mut registry), Meters::register(&mut registry));
-    let stage = Arc::new(Stage::new(name));
+    let breakers = Breakers::register(&mut registry);
+    let servers = servers(&settings, &breakers)?;
+    let stage = Arc::new(Stage::new(name, breakers.clone()));
     let shown = Admin {
         health: Arc::clone(&stage) as _,
         processors: Arc::clone(&stage) as _,
@@ -124,7 +130,7 @@ pub async fn run<P: Program>(program: P, settings: Settings, number: u8, name: &
 
     let mut signals = Signals::listen()?;
     let started = tokio::select! {
-        started = start(&program, &settings, number, name, &stage, http_metrics, meters, public, keys) => started?,
+        started = start(&program, &settings, number, name, &stage, http_metrics, meters, servers, breakers, public, keys) => started?,
         () = signals.next() => {
             admin.stop().await;
             return Ok(());
@@ -156,23 +162,35 @@ async fn start<P: Program>(
     stage: &Arc<Stage>,
     http_metrics: HttpMetrics,
     meters: Meters,
+    servers: Servers,
+    breakers: Breakers,
     public: std::net::TcpListener,
     keys: Arc<Rotating<Keys>>,
 ) -> anyhow::Result<Running> {
     let url = settings.database_url.reveal();
     let instance = format!("{name}@{}/{}", settings.http_addr, std::process::id());
-    let by_key = PoolOptions { plans: Plans::ByKey, ..PoolOptions::new(instance.as_str(), PROCESSOR_CONNECTIONS) };
+    let usual = |application: &str, connections| PoolOptions {
+        breaker: servers.postgres.clone(),
+        ..PoolOptions::new(application, connections)
+    };
+    let by_key = PoolOptions { plans: Plans::ByKey, ..usual(&instance, PROCESSOR_CONNECTIONS) };
     let processors = pool::connect(url, by_key).await?;
-    let http =
-        PoolOptions { acquire_timeout: HTTP_ACQUIRE, ..PoolOptions::new(format!("{name} http"), HTTP_CONNECTIONS) };
+    let http = PoolOptions { acquire_timeout: HTTP_ACQUIRE, ..usual(&format!("{name} http"), HTTP_CONNECTIONS) };
     let http = pool::connect(url, http).await?;
-    stage.set_pool(http.clone());
+    stage.say("migrating the database and starting the processors".to_owned());
     migrate(&processors, P::MIGRATIONS).await?;
     let registry = Registry::new(&settings.registry_url)?;
-    let codec = Arc::new(schema_ids(&registry, &processors, stage).await?);
+    let codec = Arc::new(schema_ids(&registry, &processors, &servers, stage).await?);
     let ids = IdIssuer::start(processors.clone(), number, &instance).await?;
     let kafka = Arc::new(settings.kafka.clone());
-    let base = Base { kafka: Arc::clone(&kafka), pool: http.clone(), codec: Arc::clone(&codec), ids: ids.clone() };
+    let base = Base {
+        kafka: Arc::clone(&kafka),
+        pool: http.clone(),
+        codec: Arc::clone(&codec),
+        ids: ids.clone(),
+        servers: servers.clone(),
+        breakers,
+    };
     let service = Arc::new(program.service(&base)?);
     let desk = Desk {
         service: Arc::clone(&service),
@@ -186,10 +204,11 @@ async fn start<P: Program>(
         None => None,
         Some(topic) => {
             let events = kafka.topic(service.describe().events_topic);
-            let appender = Appender::new(Arc::clone(&kafka))?;
+            let appender = Appender::new(Arc::clone(&kafka))?.guarded(servers.kafka.clone());
             let waiters = Waiters::start(http.clone(), events, acked.clone());
             let barriers = Barriers::watch(http.clone());
-            let log = Arc::new(EngineLog { appender, waiters, ids: ids.clone(), barriers });
+            let log =
+                Arc::new(EngineLog { appender, waiters, ids: ids.clone(), barriers, kafka: servers.kafka.clone() });
             Some(Commands::start(http, log, name, topic, http_metrics.clone()))
         }
     };
@@ -199,28 +218,51 @@ async fn start<P: Program>(
         pool: processors,
         codec,
         registry,
+        breakers: servers.clone(),
         ids,
         acked,
         meters,
         settings: engine::Settings {
             timer_grace: settings.timer_grace,
             retry_delays: settings.retry_delays.as_slice().into(),
+            effect_delays: settings.effect_delays.as_slice().into(),
             ..engine::Settings::new(instance)
         },
     };
     stage.set_engine(Engine::start(parts).await?);
     let routes = program.routes(Ready { base, service, commands, metrics: http_metrics.clone() });
-    Site::new(public, keys, http_metrics).documented(program.api()).start(routes)
+    Site::new(public, keys, http_metrics).documented(program.api()).needs(servers.postgres).start(routes)
+}
+
+/// The breakers of the servers that every service needs, each with its probe.
+fn servers(settings: &Settings, breakers: &Breakers) -> anyhow::Result<Servers> {
+    let url = settings.database_url.reveal();
+    let database = PgConnectOptions::from_str(url).context("DATABASE_URL is not a Postgres URL")?;
+    let kafka = Arc::new(settings.kafka.clone());
+    let registry = probe::Http::new(&settings.registry_url).context("REGISTRY_URL")?;
+    let servers = Servers {
+        postgres: breakers.add("postgres", probe::postgres_place(&database), true),
+        kafka: breakers.add("kafka", format!("Kafka at {}", kafka.bootstrap), true),
+        registry: breakers.add("registry", format!("the schema registry at {}", registry.place()), false),
+    };
+    servers.postgres.watch(move || {
+        let database = database.clone();
+        async move { probe::postgres(&database).await }
+    });
+    servers.kafka.watch(move || probe::kafka(Arc::clone(&kafka)));
+    servers.registry.watch(move || registry.look());
+    Ok(servers)
 }
 
 /// The schema IDs; waits while nothing is remembered and the registry does not answer or does not have them yet.
-async fn schema_ids(registry: &Registry, pool: &PgPool, stage: &Stage) -> anyhow::Result<Codec> {
+async fn schema_ids(registry: &Registry, pool: &PgPool, servers: &Servers, stage: &Stage) -> anyhow::Result<Codec> {
     loop {
         match registry.codec(pool).await {
             Ok(codec) => return Ok(codec),
             Err(error) if Registry::is_passing(&error) => {
                 warn!(error = format!("{error:#}"), "waiting for the schema IDs");
                 stage.say(format!("waiting for the schema IDs: {error:#}"));
+                servers.registry.failed(format!("{error:#}"));
                 tokio::time::sleep(RETRY_EVERY).await;
             }
             Err(error) => return Err(error),
@@ -239,125 +281,6 @@ impl Signals {
         tokio::select! {
             _ = self.0.recv() => {}
             _ = self.1.recv() => {}
-        }
-    }
-}
-
-/// What the admin routes are answered from, from the first moment of the process on.
-struct Stage {
-    name: &'static str,
-    said: Mutex<String>,
-    pool: Mutex<Option<PgPool>>,
-    desk: Mutex<Option<Arc<dyn DeadLetters>>>,
-    engine: Mutex<Option<Engine>>,
-    changed: Notify,
-}
-
-impl Stage {
-    fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            said: Mutex::new("waiting for Postgres".to_owned()),
-            pool: Mutex::new(None),
-            desk: Mutex::new(None),
-            engine: Mutex::new(None),
-            changed: Notify::new(),
-        }
-    }
-
-    fn say(&self, what: String) {
-        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = what;
-    }
-
-    fn set_pool(&self, pool: PgPool) {
-        self.say("migrating the database and starting the processors".to_owned());
-        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool);
-    }
-
-    fn set_desk(&self, desk: Arc<dyn DeadLetters>) {
-        *self.desk.lock().unwrap_or_else(PoisonError::into_inner) = Some(desk);
-    }
-
-    fn set_engine(&self, engine: Engine) {
-        *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
-        self.changed.notify_waiters();
-    }
-
-    fn take_engine(&self) -> Option<Engine> {
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Waits until the engine ends by itself.
-    async fn engine_ended(&self) -> String {
-        let ended = {
-            let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-            engine.as_ref().map(Engine::ended)
-        };
-        match ended {
-            Some(ended) => match ended.await {
-                Err(reason) => reason,
-                Ok(()) => "the consumer left its group".to_owned(),
-            },
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn look(&self) -> Report {
-        let name = self.name;
-        let mut report = {
-            let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-            match engine.as_ref().map(Engine::readiness) {
-                Some(readiness) => {
-                    let as_json = |status| serde_json::to_value(status).unwrap_or_default();
-                    let processors = readiness.processors.iter().map(as_json).collect();
-                    Report { ready: readiness.ready, reasons: readiness.reasons, processors }
-                }
-                None => {
-                    let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    Report {
-                        ready: false,
-                        reasons: vec![format!("{name} is starting: {said}")],
-                        processors: Vec::new(),
-                    }
-                }
-            }
-        };
-        if !self.database_answers().await {
-            report.ready = false;
-            report.reasons.push(format!("the database of {name} does not answer"));
-        }
-        report
-    }
-
-    async fn database_answers(&self) -> bool {
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(pool) = pool else { return true };
-        // In a task: the time-out drops the waiting, not the query.
-        let asked = tokio::spawn(async move { sqlx::query("SELECT 1").execute(&pool).await.is_ok() });
-        tokio::time::timeout(PROBE_TIMEOUT, asked).await.is_ok_and(|answered| answered.unwrap_or(false))
-    }
-}
-
-impl Health for Stage {
-    fn report(&self) -> BoxFuture<'_, Report> {
-        Box::pin(self.look())
-    }
-}
-
-impl Processors for Stage {
-    fn processors(&self) -> Option<Vec<ProcessorStatus>> {
-        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        engine.as_ref().map(|engine| engine.readiness().processors)
-    }
-
-    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn resume(&self, partition: i32) {
-        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = engine.as_ref() {
-            engine.resume(partition);
         }
     }
 }

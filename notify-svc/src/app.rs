@@ -26,7 +26,8 @@ pub fn replay() -> Notices {
 
 #[derive(Debug)]
 struct NotifyProgram {
-    service: Notices,
+    config: Config,
+    mailer: Mailer,
 }
 
 impl Program for NotifyProgram {
@@ -36,8 +37,9 @@ impl Program for NotifyProgram {
     /// It takes no commands.
     const COMMANDS: Option<&'static str> = None;
 
-    fn service(&self, _base: &Base) -> anyhow::Result<Notices> {
-        Ok(self.service.clone())
+    fn service(&self, base: &Base) -> anyhow::Result<Notices> {
+        let mailer = self.mailer.clone().guarded(self.config.smtp_url.reveal(), &base.breakers)?;
+        Ok(Notices { mailer: Some(mailer) })
     }
 
     fn api(&self) -> OpenApi {
@@ -65,6 +67,6 @@ pub fn main() -> ExitCode {
 /// When it cannot start, or ended by itself.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mailer = Mailer::new(config.smtp_url.reveal(), config.sms_url.reveal())?;
-    let program = NotifyProgram { service: Notices { mailer: Some(mailer) } };
-    host::run(program, config.common, DESCRIPTION.number, DESCRIPTION.name).await
+    let common = config.common.clone();
+    host::run(NotifyProgram { config, mailer }, common, DESCRIPTION.number, DESCRIPTION.name).await
 }

@@ -3,11 +3,14 @@
 //! A notice may be handed over twice (DESIGN §4: the window is one crash between send and commit), always under the same
 //! message ID. What is said is [`crate::wording`]'s; when, and whether at all, is [`crate::domain`]'s.
 
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use engine::breaker::{Breaker, Breakers};
+use engine::{failpoint, probe};
 use events::code::{Channel, NoticeKind};
 use events::id::OrderId;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
@@ -28,7 +31,11 @@ const FROM: &str = "Orderlog <no-reply@orderlog.example>";
 const SMTP_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Mails on their way at once: each takes a thread and a connection.
 const MAILS_MAX: u32 = 16;
+/// What lettre says of an answer that ended with the connection.
+const HUNG_UP: &str = "incomplete response";
 const SMTP_IDLE_MAX: Duration = Duration::from_secs(30);
+/// A thread that looks whether the server is there is back after this, twice over.
+const SMTP_PROBE_TIMEOUT: Duration = Duration::from_millis(1_400);
 const SMS_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const SMS_TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer is read so that its connection can be used again, but no further than this.
@@ -41,6 +48,10 @@ pub struct Mailer {
     mails: Arc<Semaphore>,
     sms: reqwest::Client,
     sms_url: Url,
+    smtp_breaker: Breaker,
+    sms_breaker: Breaker,
+    /// Only to see whether the server is there.
+    knocking: SmtpTransport,
 }
 
 impl fmt::Debug for Mailer {
@@ -118,16 +129,53 @@ impl Mailer {
         let sms_url: Url = sms_url.parse().context("SMS_URL")?;
         anyhow::ensure!(matches!(sms_url.scheme(), "http" | "https"), "SMS_URL must begin with http:// or https://");
         let mails = Arc::new(Semaphore::new(MAILS_MAX as usize));
-        Ok(Self { smtp, mails, sms, sms_url })
+        let knocking = SmtpTransport::from_url(smtp_url).context("SMTP_URL")?;
+        let knocking = knocking.timeout(Some(SMTP_PROBE_TIMEOUT)).pool_config(PoolConfig::new().max_size(1));
+        let smtp_breaker = Breaker::new("smtp", "the mail server", false);
+        let sms_breaker = Breaker::new("sms", "the SMS provider", false);
+        Ok(Self { smtp, mails, sms, sms_url, smtp_breaker, sms_breaker, knocking: knocking.build() })
+    }
+
+    /// Sends nothing by a way whose breaker is open; the two ways have one each, which are of these from now on.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn guarded(mut self, smtp_url: &str, breakers: &Breakers) -> anyhow::Result<Self> {
+        let (smtp_place, sms) = (probe::place_of(smtp_url)?, probe::Http::new(self.sms_url.as_str())?);
+        // Neither is vital: notices wait, and everything else goes on.
+        self.smtp_breaker = breakers.add("smtp", format!("the mail server at {smtp_place}"), false);
+        self.sms_breaker = breakers.add("sms", format!("the SMS provider at {}", sms.place()), false);
+        let smtp = self.knocking.clone();
+        self.smtp_breaker.watch(move || knock(smtp.clone()));
+        self.sms_breaker.watch(move || sms.look());
+        Ok(self)
     }
 
     /// Hands one notice over.
     pub async fn send(&self, parcel: Parcel<'_>) -> Verdict {
         let id = message_id(parcel.order_id, parcel.kind, parcel.channel);
         let words = words(parcel.order_id, parcel.kind, parcel.letter);
-        match parcel.channel {
+        let breaker = match parcel.channel {
+            Channel::Email => &self.smtp_breaker,
+            Channel::Sms => &self.sms_breaker,
+        };
+        if let Err(away) = breaker.check() {
+            return Verdict::Unreachable(away.to_string());
+        }
+        if let Err(error) = failpoint::reach("N1").await {
+            return Verdict::Unreachable(error.to_string());
+        }
+        let verdict = match parcel.channel {
             Channel::Email => self.mail(&id, parcel.to, words).await,
             Channel::Sms => self.text(&id, parcel.to, &words.text).await,
+        };
+        match &verdict {
+            Verdict::Unreachable(message) => breaker.failed(message),
+            Verdict::Final(_) | Verdict::Failed { .. } => breaker.succeeded(),
+        }
+        match failpoint::reach("N2").await {
+            Ok(()) => verdict,
+            Err(error) => Verdict::Unreachable(error.to_string()),
         }
     }
 
@@ -160,8 +208,21 @@ impl Mailer {
                 sms_verdict(status)
             }
             // The URL may hold a password.
-            Err(error) => Verdict::Unreachable(error.without_url().to_string()),
+            Err(error) => Verdict::Unreachable(probe::chain(&error.without_url())),
         }
+    }
+}
+
+/// Whether the mail server greets; one that greets and refuses is there.
+async fn knock(smtp: SmtpTransport) -> Result<(), String> {
+    let knocked = tokio::task::spawn_blocking(move || smtp.test_connection()).await;
+    match knocked.map_err(|error| error.to_string())? {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("it does not answer".to_owned()),
+        Err(error) => match smtp_verdict(&error) {
+            Verdict::Unreachable(message) => Err(message),
+            Verdict::Final(_) | Verdict::Failed { .. } => Ok(()),
+        },
     }
 }
 
@@ -191,6 +252,8 @@ fn smtp_verdict(error: &smtp::Error) -> Verdict {
         Some(530..=539) => Verdict::Failed { code: "SMTP_LOGIN", message },
         Some(code) if error.is_permanent() => refused(&format!("SMTP_{code}")),
         Some(_) => Verdict::Failed { code: "SMTP_TRANSIENT", message },
+        // The server hung up in the middle of the dialogue, as one that is stopped does. lettre has no kind for that.
+        None if error.source().is_some_and(|source| source.to_string() == HUNG_UP) => Verdict::Unreachable(message),
         None if error.is_response() => Verdict::Failed { code: "SMTP_PROTOCOL", message },
         // What the server cannot do (encrypt, log in as configured).
         None if error.is_client() => Verdict::Failed { code: "SMTP_CLIENT", message },

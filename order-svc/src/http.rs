@@ -104,6 +104,7 @@ impl Shop {
         let away = || Problem::unavailable("The log does not answer in time.", AWAY_RETRY_SECONDS);
         let asked =
             async move |conn: &mut PgConnection| store::command_sequences(conn, order_id, history::EVENTS_MAX).await;
+        self.base.servers.kafka.check().map_err(|_| away())?;
         let mut sequences = self.read(asked).await?;
         sequences.extend(last_sequence);
         let (histories, base) = (Arc::clone(&self.histories), self.base.clone());

@@ -40,13 +40,14 @@ impl Program for PaymentProgram {
     const MIGRATIONS: &'static [MigrationSet] = MIGRATIONS;
     const COMMANDS: Option<&'static str> = Some(PaymentCommand::TOPIC);
 
-    fn service(&self, _base: &Base) -> anyhow::Result<Payments> {
+    fn service(&self, base: &Base) -> anyhow::Result<Payments> {
         let config = &self.config;
         let gateway = match config.adapter {
             Adapter::Inside => Gateway::Inside,
             Adapter::Http => {
                 let callback = format!("{}/v1/callbacks/gateway", config.public_url.trim_end_matches('/'));
-                Gateway::Http(Http::new(&config.gateway_url, callback, config.ask_gateway_after)?)
+                let http = Http::new(&config.gateway_url, callback, config.ask_gateway_after)?;
+                Gateway::Http(http.guarded(&base.breakers)?)
             }
         };
         Ok(Payments { gateway })

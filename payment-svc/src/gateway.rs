@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
+use engine::breaker::{Breaker, Breakers};
 use engine::service::{Outcome, Try};
+use engine::{failpoint, mutant, probe};
 use events::id::OrderId;
 use events::money::{Currency, Money};
 use events::time::Timestamp;
@@ -75,6 +78,7 @@ pub struct Http {
     callback_url: String,
     /// How long its callback may take before it is asked.
     ask_after: Duration,
+    breaker: Breaker,
 }
 
 /// A charge or refund as the gateway shows it.
@@ -104,11 +108,29 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), callback_url, ask_after })
+        let breaker = Breaker::new("gateway", "the payment gateway", false);
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), callback_url, ask_after, breaker })
+    }
+
+    /// Calls nobody while the gateway's breaker is open, which is one of these from now on. Its probe asks for a charge that
+    /// no order has.
+    ///
+    /// # Errors
+    /// When the gateway's URL is none.
+    pub fn guarded(mut self, breakers: &Breakers) -> anyhow::Result<Self> {
+        let nobodys = format!("{}/v1/charges/{}", self.url, charge_key(OrderId(0)));
+        let probe = probe::Http::new(&nobodys).context("GATEWAY_URL")?;
+        // Not vital: commands, callbacks and reads need no gateway.
+        self.breaker = breakers.add("gateway", format!("the payment gateway at {}", probe.place()), false);
+        self.breaker.watch(move || probe.look());
+        Ok(self)
     }
 
     async fn charge(&self, request: &Request, attempt: Try) -> Result<Outcome<Input>, Trouble> {
-        let key = charge_key(request.order_id);
+        let mut key = charge_key(request.order_id);
+        if mutant::is("fresh-key-for-each-charge") {
+            key = format!("{key}:{}:{}", attempt.now.0, attempt.number);
+        }
         if attempt.may_have_called
             && let Some(shown) = self.get(&format!("/v1/charges/{key}")).await?
         {
@@ -188,7 +210,10 @@ impl Http {
 
     async fn post(&self, path: &str, body: &Value) -> Result<(StatusCode, Value), Trouble> {
         let response = self.client.post(format!("{}{path}", self.url)).json(body).send().await.map_err(unreachable)?;
-        read(response).await
+        let answer = read(response).await?;
+        let label = if path.ends_with("/cancel") { "G5" } else { "G3" };
+        failpoint::reach(label).await.map_err(|error| Trouble::Unreachable(error.to_string()))?;
+        Ok(answer)
     }
 }
 
@@ -210,11 +235,27 @@ impl Gateway {
             Self::Inside => return inside(request, attempt),
             Self::Http(http) => http,
         };
+        if let Err(away) = http.breaker.check() {
+            return Outcome::Unreachable { message: away.to_string() };
+        }
+        if let Err(error) = failpoint::reach("G2").await {
+            return Outcome::Unreachable { message: error.to_string() };
+        }
         let outcome = match request.call {
             Call::Charge => http.charge(request, attempt).await,
             Call::Cancel => http.cancel(request).await,
             Call::Refund => http.refund(request, attempt).await,
         };
+        // A 500 is an answer too, and uses an attempt up.
+        match &outcome {
+            Err(Trouble::Unreachable(message)) => http.breaker.failed(message),
+            Ok(_) | Err(Trouble::Failed(_)) => http.breaker.succeeded(),
+        }
+        if matches!(outcome, Ok(Outcome::Answer(_)))
+            && let Err(error) = failpoint::reach("G4").await
+        {
+            return Outcome::Unreachable { message: error.to_string() };
+        }
         outcome.unwrap_or_else(|trouble| match trouble {
             Trouble::Unreachable(message) => Outcome::Unreachable { message },
             Trouble::Failed(message) => Outcome::Failed { code: "GATEWAY_ERROR", message },
@@ -277,7 +318,7 @@ fn permanent(status: StatusCode, problem: &Value) -> Result<String, Trouble> {
 
 /// A call that was not answered may have been heard: the next try asks first. The URL may hold a password.
 fn unreachable(error: reqwest::Error) -> Trouble {
-    Trouble::Unreachable(error.without_url().to_string())
+    Trouble::Unreachable(probe::chain(&error.without_url()))
 }
 
 async fn read(mut response: reqwest::Response) -> Result<(StatusCode, Value), Trouble> {

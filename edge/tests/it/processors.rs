@@ -35,7 +35,7 @@ impl Health for Board {
         let processors = self.processors().unwrap_or_default();
         let reasons: Vec<String> = processors.iter().filter_map(|status| status.reason.clone()).collect();
         let processors = processors.into_iter().map(|status| serde_json::to_value(status).unwrap()).collect();
-        std::future::ready(Report { ready: reasons.is_empty(), reasons, processors }).boxed()
+        std::future::ready(Report { ready: reasons.is_empty(), reasons, processors, dependencies: Vec::new() }).boxed()
     }
 }
 

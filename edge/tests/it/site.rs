@@ -179,7 +179,8 @@ struct Healthy(bool);
 impl Health for Healthy {
     fn report(&self) -> BoxFuture<'_, Report> {
         let reasons = if self.0 { Vec::new() } else { vec!["orderctl rebuild toy-svc".to_owned()] };
-        let report = Report { ready: self.0, reasons, processors: vec![json!({"partition": 0})] };
+        let report =
+            Report { ready: self.0, reasons, processors: vec![json!({"partition": 0})], dependencies: Vec::new() };
         async move { report }.boxed()
     }
 }

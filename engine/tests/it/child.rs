@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::Settings;
 use engine::kafka::Kafka;
+use engine::{Servers, Settings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -25,11 +25,17 @@ pub(crate) struct Process(Child);
 impl Process {
     /// Starts one that reaches the database at this URL.
     pub(crate) fn start(world: &World, name: &str, url: &str) -> Self {
+        Self::armed(world, name, url, "")
+    }
+
+    /// Starts one whose boundaries are armed so; only a test build has any.
+    pub(crate) fn armed(world: &World, name: &str, url: &str, failpoints: &str) -> Self {
         let kafka = &world.kafka;
         let orders = [&kafka.bootstrap, &kafka.topic_prefix, url, name].map(ToString::to_string).join(" ");
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child::an_instance_when_told_to_be_one", "--nocapture"])
             .env(ORDERS, orders)
+            .env("FAILPOINTS", failpoints)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -83,7 +89,13 @@ async fn an_instance_when_told_to_be_one() {
         partitions: PARTITIONS,
         session_timeout: Duration::from_secs(6),
     });
-    let launch = Launch { kafka, url: url.to_owned(), settings: Settings::new(name), connections: 4 };
+    let launch = Launch {
+        kafka,
+        url: url.to_owned(),
+        settings: Settings::new(name),
+        connections: 4,
+        breakers: Servers::default(),
+    };
     let instance = Instance::launch(Toy::default(), launch, "http://127.0.0.1:9").await.unwrap();
     // Ends with its parent, whatever becomes of that one.
     let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));

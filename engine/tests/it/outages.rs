@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::kafka::Kafka;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use testkit::Proxy;
 
+use crate::held::{DLQ, RETRY};
 use crate::support::{PARTITIONS, eventually};
-use crate::toy::{Act, FOREIGN};
-use crate::world::{SOON, World, key_of};
+use crate::toy::{Act, COMMANDS, EVENTS, FOREIGN};
+use crate::world::{Launch, SOON, World, key_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_arrived_while_the_broker_was_out_of_reach_is_applied_once_when_it_is_back() {
@@ -105,6 +108,24 @@ async fn a_position_that_the_log_no_longer_reaches_is_refused() {
         .unwrap();
     let instance = world.launch(world.usual()).await.unwrap();
     instance.says("ends at offset 1, but 9 is the next one to read").await;
+    instance.stop().await;
+    world.finish().await;
+}
+
+/// As a broker answers whose log was cut off behind a reader. The mock keeps nothing and is no stand-in for one: here only
+/// what the reader makes of the answer is tested.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_whose_log_is_cut_off_says_so_and_jumps_nowhere() {
+    let world = World::new().await;
+    let mock = MockCluster::new(1).unwrap();
+    let kafka = Kafka { bootstrap: mock.bootstrap_servers(), topic_prefix: String::new(), ..(*world.kafka).clone() };
+    for topic in [COMMANDS, FOREIGN, EVENTS, RETRY, DLQ] {
+        mock.create_topic(topic, PARTITIONS, 1).unwrap();
+    }
+    let instance = world.launch(Launch { kafka: Arc::new(kafka), ..world.usual() }).await.unwrap();
+    instance.live(PARTITIONS).await;
+    mock.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE; 8]);
+    instance.says("does not reach to the stored position any more").await;
     instance.stop().await;
     world.finish().await;
 }

@@ -17,7 +17,7 @@ use engine::rebuild::{self, Report};
 use engine::record::Record;
 use engine::registry::Registry;
 use engine::wait::Acked;
-use engine::{Engine, Meters, Parts, Settings, migrate, topics, verify};
+use engine::{Engine, Meters, Parts, Servers, Settings, migrate, topics, verify};
 use events::codec::Codec;
 use events::envelope::{self, Envelope, Headers};
 use events::partition::partition_of;
@@ -66,6 +66,7 @@ pub(crate) struct Launch {
     pub(crate) settings: Settings,
     /// Of its pool.
     pub(crate) connections: u32,
+    pub(crate) breakers: Servers,
 }
 
 /// A key of this partition, the n-th.
@@ -126,7 +127,13 @@ impl World {
             retry_delays: [200, 500, 1_000, 2_000].map(Duration::from_millis).into(),
             ..Settings::new("here")
         };
-        Launch { kafka: Arc::clone(&self.kafka), url: self.database.url.clone(), settings, connections: 4 }
+        Launch {
+            kafka: Arc::clone(&self.kafka),
+            url: self.database.url.clone(),
+            settings,
+            connections: 4,
+            breakers: Servers::default(),
+        }
     }
 
     pub(crate) async fn launch(&self, launch: Launch) -> anyhow::Result<Instance> {
@@ -354,6 +361,7 @@ impl Instance {
         let options = PoolOptions {
             acquire_timeout: Duration::from_secs(1),
             plans: Plans::ByKey,
+            breaker: launch.breakers.postgres.clone(),
             ..PoolOptions::new("toy", launch.connections)
         };
         let pool = pool::connect(&launch.url, options).await?;
@@ -364,6 +372,7 @@ impl Instance {
             pool,
             codec: Arc::new(Codec::default()),
             registry: Registry::new(registry)?,
+            breakers: launch.breakers,
             acked: Acked::default(),
             meters: Meters::register(&mut prometheus_client::registry::Registry::default()),
             settings: launch.settings,

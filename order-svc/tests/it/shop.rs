@@ -14,7 +14,9 @@ use edge::metrics::HttpMetrics;
 use edge::rotation::Rotating;
 use edge::server::{self, Running, Site};
 use edge::token::{Identity, Keys, Role, sign};
+use engine::Servers;
 use engine::append::{AppendError, Appended, NewRecord};
+use engine::breaker::Breakers;
 use engine::kafka::Kafka;
 use engine::lease::IdIssuer;
 use engine::service::Service;
@@ -182,6 +184,8 @@ impl Shop {
             pool: pool.clone(),
             codec: Arc::new(Codec::numbered()),
             ids: IdIssuer::start(pool.clone(), DESCRIPTION.number, "tests").await.unwrap(),
+            servers: Servers::default(),
+            breakers: Breakers::default(),
         };
         let ready = Ready { base, service: Arc::new(SERVICE), commands: Some(commands), metrics: metrics.clone() };
         let keys = Arc::new(Rotating::new(&Secret::new(PUBLIC_KEY), str::parse::<Keys>).unwrap());

@@ -12,7 +12,9 @@ use edge::rotation::Rotating;
 use edge::server::{self, Running, Site};
 use edge::signature::{HEADER, Secrets, sign as sign_body};
 use edge::token::{Identity, Keys, Role, sign};
+use engine::Servers;
 use engine::append::{AppendError, Appended, NewRecord};
+use engine::breaker::Breakers;
 use engine::clock;
 use engine::kafka::Kafka;
 use engine::lease::IdIssuer;
@@ -95,6 +97,8 @@ impl Stand {
             pool: pool.clone(),
             codec: Arc::new(Codec::numbered()),
             ids: IdIssuer::start(pool.clone(), DESCRIPTION.number, "test").await.unwrap(),
+            servers: Servers::default(),
+            breakers: Breakers::default(),
         };
         let commands = Commands::start(
             pool.clone(),
