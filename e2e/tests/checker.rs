@@ -3,6 +3,8 @@
 //!
 //! No server: the run is made in memory (`checker/world.rs`).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "checker/world.rs"]
 mod world;
 
