@@ -29,9 +29,11 @@ use serde_json::json;
 
 use crate::evidence::lines::Lines;
 use crate::evidence::{self, Expects, Limits, Run};
+use crate::ground;
 use crate::history::History;
 use crate::stack::{self, PARTITIONS, SERVICES, Stack};
-use faults::Who;
+use crate::verdict;
+use faults::{Fault, Who};
 use field::Field;
 use injector::Injector;
 use links::Links;
@@ -46,6 +48,9 @@ const CALM: Duration = Duration::from_secs(10);
 /// Products per order and second, up to this many: all must be listed before the run.
 const PRODUCTS_MAX: usize = 500;
 const PRODUCTS_MIN: usize = 50;
+
+/// What a process may keep in memory.
+const RSS_BYTES_MAX: u64 = 512 << 20;
 
 /// What a run is.
 #[derive(Debug, Clone)]
@@ -64,23 +69,37 @@ pub struct Options {
     pub is_live: bool,
 }
 
-/// Runs it. The evidence stays in the folder, whatever the verdict.
+/// For a command: takes servers and programs from the running `cargo up` where the environment does not name them.
+///
+/// # Errors
+/// When nothing runs, or the programs cannot be built.
+pub fn stand_on_running_stack() -> anyhow::Result<()> {
+    ground::stand_on_running_stack()
+}
+
+/// Runs it. The evidence and all logs stay in the folder, whatever the verdict.
 ///
 /// # Errors
 /// When the run itself cannot be carried out; what the system does wrong is in the report.
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
     std::fs::create_dir_all(&options.out).with_context(|| format!("making {}", options.out.display()))?;
     let mut field = prepare(options).await?;
+    let report = on(&mut field, options).await;
+    field.keep_logs(&options.out)?;
+    report
+}
+
+async fn on(field: &mut Field, options: &Options) -> anyhow::Result<Report> {
     let mut times = Times { started_at: field.load.history.now(), ..Times::default() };
     field.load.open_shop().await.context("opening the shop")?;
     let faults = plan::plan(options.seed, options.length.saturating_sub(CALM));
     let over = Arc::new(AtomicBool::new(false));
-    let injector = Injector::new(kafka(&field.stack), options.seed, Lines::open(&options.out, "injected.ndjson")?)?;
+    let injector = Injector::new(kafka(&field.stack), options.seed, Lines::open(&options.out, injector::FILE)?)?;
     let injecting = tokio::spawn(injector.run(Arc::clone(&over)));
     let loading = tokio::spawn(Arc::clone(&field.load).run(options.seed));
 
     let log = Lines::open(&options.out, "faults.ndjson")?;
-    let done = storm::weather(&mut field, &faults, options, &log).await?;
+    let done = storm::weather(field, &faults, options, &log).await?;
     times.healed_at = field.load.history.now();
     field.heal().await.context("healing")?;
     over.store(true, Ordering::Relaxed);
@@ -88,32 +107,45 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     times.loaded_until = field.load.history.now();
 
     let mut not_live = Vec::new();
-    times.progress = noted(settle::progress(&mut field, options.patience).await, &mut not_live);
+    times.progress = noted(settle::progress(field, options.patience).await, &mut not_live);
     loading.await?.context("the load")?;
     let injected = injecting.await?.context("the injector")?;
-    times.settled = noted(settle::settled(&mut field, options.patience).await, &mut not_live);
+    times.settled = noted(settle::settled(field, options.patience).await, &mut not_live);
     not_live.extend(field.stack.wait_until_ready().await.err().map(|error| format!("{error:#}")));
-    times.converged_at = field.load.history.now();
+    not_live.append(&mut field.deserters);
 
-    let mut report = Report::new(options, &times, &done, &field, injected);
+    let mut report = Report::new(options, &times, &done, field, &injected);
     report.not_live = not_live;
-    report.not_live.append(&mut field.deserters);
-    let run = Run {
+    let run = described(options, &times, &report, &faults);
+    evidence::collect(&field.stack, &options.out, &run).await.context("collecting the evidence")?;
+    injector::resolve(&injected.unknown, &options.out)?;
+    // All has settled, or it never will.
+    report.judged(&verdict::of(&field.stack, &options.out, &run, Duration::ZERO).await?);
+    Ok(report)
+}
+
+/// What the run says about itself.
+fn described(options: &Options, times: &Times, report: &Report, faults: &[Fault]) -> Run {
+    Run {
         seed: options.seed,
         commit: report.commit.clone(),
         started_at: times.started_at,
         loaded_until: Some(times.loaded_until),
         healed_at: Some(times.healed_at),
-        converged_at: Some(times.converged_at),
-        phases: json!({"progress_s": times.progress.map(|time| time.as_secs_f64()),
-            "settled_s": times.settled.map(|time| time.as_secs_f64())}),
-        expects: Expects { faults: plan::kinds(&faults), ..Expects::default() },
-        limits: Limits { converge_us: Some(i64::from(options.patience) * 150_000_000), ..Limits::default() },
+        phases: json!({"progress_seconds": report.progress_seconds, "settled_seconds": report.settled_seconds}),
+        expects: Expects {
+            faults: plan::kinds(faults),
+            // A short run may spend most of its time in a few faults.
+            ok_during_percent: Some(if options.length < Duration::from_secs(300) { 20 } else { 50 }),
+            ..Expects::default()
+        },
+        limits: Limits {
+            converge_us: Some(i64::from(options.patience) * 180_000_000),
+            rss_bytes: [("*".to_owned(), RSS_BYTES_MAX)].into(),
+            ..Limits::default()
+        },
         ..Run::default()
-    };
-    evidence::collect(&field.stack, &options.out, &run).await.context("collecting the evidence")?;
-    report.judge(&field.stack).await?;
-    Ok(report)
+    }
 }
 
 fn noted(result: anyhow::Result<Duration>, not_live: &mut Vec<String>) -> Option<Duration> {
@@ -147,6 +179,7 @@ async fn prepare(options: &Options) -> anyhow::Result<Field> {
         }
     }
     stack.wait_until_ready().await?;
+    verdict::audit(&stack).await?;
     let orders = options.rate * options.length.as_secs_f64();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to a few hundred")]
     let products = ((orders / 10.0) as usize).clamp(PRODUCTS_MIN, PRODUCTS_MAX);

@@ -11,10 +11,11 @@
 //! | `run.json` | [`Run`] |
 //! | `faults.ndjson`, `injected.ndjson`, `resources.ndjson` | [`Fault`], [`Injected`], [`Sample`] (may be missing) |
 //! | `failpoints.json`, `counters.json` | object of name to number (may be missing) |
-//! | `verify.json` | what `orderctl verify --all --json` printed, as a list of its documents (may be missing) |
+//! | `verify.json` | what `orderctl --json verify --all` printed (may be missing) |
 //!
 //! Nothing is judged here.
 
+pub mod audit;
 mod collect;
 mod entry;
 pub mod lines;

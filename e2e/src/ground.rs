@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, bail, ensure};
@@ -11,14 +12,56 @@ use sqlx::Connection;
 
 use crate::stack::SERVICES;
 
+/// What stands for the variables that `cargo verify` sets, in a command of its own.
+static STANDING_IN: OnceLock<BTreeMap<&'static str, String>> = OnceLock::new();
+
 /// A variable that `cargo verify` sets.
 ///
 /// # Panics
 /// With the sentence that says what to run.
 pub(crate) fn server(name: &str) -> String {
+    let value = given(name).or_else(|| STANDING_IN.get()?.get(name).cloned());
+    value.unwrap_or_else(|| panic!("{name} is not set: run this test with `cargo verify --only e2e`"))
+}
+
+fn given(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the tests' one way to learn where the servers are")]
-    let value = std::env::var(name);
-    value.unwrap_or_else(|_| panic!("{name} is not set: run this test with `cargo verify --only e2e`"))
+    std::env::var(name).ok()
+}
+
+/// For a command that is run by a person: what the environment does not give is that of the running `cargo up`, with the
+/// programs built as this one is.
+pub(crate) fn stand_on_running_stack() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in the workspace")?;
+    let mut found = BTreeMap::new();
+    let servers = [
+        ("ORDERLOG_TEST_KAFKA", "kafka"),
+        ("ORDERLOG_TEST_REGISTRY", "registry"),
+        ("ORDERLOG_TEST_POSTGRES", "postgres_admin"),
+    ];
+    if servers.iter().any(|(variable, _)| given(variable).is_none()) {
+        let path = root.join(".orderlog/stack.json");
+        let text = std::fs::read_to_string(path).context("no servers: `cargo up --only infra --detach` starts them")?;
+        let stack: serde_json::Value = serde_json::from_str(&text).context("stack.json")?;
+        let of = |name: &str| stack[name].as_str().map(str::to_owned).with_context(|| format!("stack.json: {name}"));
+        for (variable, name) in servers {
+            found.insert(variable, of(name)?);
+        }
+    }
+    if given("ORDERLOG_TEST_PROGRAMS").is_none() {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--workspace", "--bins"]).current_dir(root);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        let status = cargo.status().context("building the services")?;
+        ensure!(status.success(), "building the services: {status}");
+        let programs = std::env::current_exe()?.parent().context("a program lies in a folder")?.display().to_string();
+        found.insert("ORDERLOG_TEST_PROGRAMS", programs);
+    }
+    // Once is enough.
+    STANDING_IN.get_or_init(|| found);
+    Ok(())
 }
 
 /// A port that nobody listens on and that no outgoing connection can take before its server binds it: below the kernel's

@@ -42,6 +42,14 @@ impl Process {
         matches!(child.try_wait(), Ok(None)).then(|| child.id())
     }
 
+    /// True while it is stopped where it is, as SIGSTOP leaves it.
+    pub(crate) fn is_stopped(&mut self) -> bool {
+        let Some(number) = self.running() else { return false };
+        let status = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+        // The name before it is in brackets and may hold anything.
+        status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    }
+
     /// An error when it ended by itself.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().transpose()).transpose()? {

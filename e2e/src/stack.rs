@@ -154,15 +154,21 @@ impl Stack {
     /// # Errors
     /// When it cannot be started.
     pub fn try_orderctl(&self, arguments: &[&str]) -> anyhow::Result<(bool, String, String)> {
-        let output = Command::new(binary("orderctl")?)
-            .args(arguments)
-            .envs(self.tool_environment())
-            .stdin(Stdio::null())
-            .output()
-            .context("starting orderctl; `cargo verify` builds it")?;
+        let mut command = self.orderctl_command(arguments)?;
+        let output = command.output().context("starting orderctl; `cargo verify` builds it")?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         Ok((output.status.success(), printed, said))
+    }
+
+    /// orderctl with this stack's settings, not yet started.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn orderctl_command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary("orderctl")?);
+        command.args(arguments).envs(self.tool_environment()).stdin(Stdio::null());
+        Ok(command)
     }
 
     /// The variables with which orderctl finds this stack.
@@ -240,6 +246,7 @@ impl Stack {
             ("GATEWAY_ADAPTER", options.gateway_adapter.to_owned()),
             ("SESSION_TIMEOUT", "6s".to_owned()),
             ("RETRY_DELAYS", "200ms,500ms".to_owned()),
+            ("EFFECT_DELAYS", options.effect_delays.to_owned()),
             ("ASK_GATEWAY_AFTER", options.ask_gateway_after.to_owned()),
             ("TIMER_GRACE", options.timer_grace.to_owned()),
         ];

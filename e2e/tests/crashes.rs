@@ -2,61 +2,131 @@
 //!
 //! The systematic crash matrix and the chaos run are a later chapter; this is the smoke test of the same promise.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use e2e::check;
-use e2e::client::{Client, answer, eventually, order, stocked_product};
+use e2e::client::{Client, eventually, order, stocked_product};
+use e2e::evidence::{Expects, Run};
+use e2e::history::{History, Request};
 use e2e::stack::{Options, SERVICES, Stack};
+use e2e::{check, verdict};
 use nix::sys::signal::Signal;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
 
 const ORDERS: usize = 120;
 
-/// Places orders with a key each until every one is accepted; a lost answer is asked for again.
-async fn traffic(stack: &Stack, product: &str, orders: usize) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+/// Places orders with a key each until every one is accepted; a lost answer is asked for again. Some customers can be
+/// reached, some orders are cancelled by them, some requests come twice.
+async fn traffic(
+    stack: &Stack,
+    history: &Arc<History>,
+    product: &str,
+    orders: usize,
+) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+    for number in 1..3 {
+        reachable(stack, history, &Client::customer(stack, &format!("crash-{number}"))?).await?;
+    }
     let mut placing = JoinSet::new();
     let url = format!("{}/v1/orders", stack.http("order-svc", 0));
     for number in 0..orders {
         let customer = Client::customer(stack, &format!("crash-{}", number % 10))?;
         let (url, body) = (url.clone(), order(&[(product, 1)], if number % 10 == 0 { "pm_declined" } else { "pm_ok" }));
+        let history = Arc::clone(history);
         placing.spawn(async move {
-            let key = uuid::Uuid::new_v4().to_string();
             tokio::time::sleep(Duration::from_millis(100 * number as u64)).await;
-            loop {
-                let request = customer.request(Method::POST, &url).header("Idempotency-Key", &key).json(&body);
-                match answer(request).await {
-                    Ok(answer) if answer.status == 202 => return Ok(()),
-                    Ok(answer) if answer.status.as_u16() == 409 || answer.status.is_server_error() => {}
-                    Ok(answer) => anyhow::bail!("{answer:?}"),
-                    Err(_) => {}
-                }
-                tokio::time::sleep(Duration::from_millis(300)).await;
+            let id = until_accepted(&history, &customer, "place_order", &url, &body).await?;
+            if number % 20 == 7 {
+                // It races with the payment; either may win.
+                let url = format!("{url}/{id}/cancel");
+                until_accepted(&history, &customer, "cancel", &url, &json!({"reason": "CHANGED_MIND"})).await?;
             }
+            Ok(())
         });
     }
     Ok(placing)
 }
 
+async fn reachable(stack: &Stack, history: &History, customer: &Client) -> anyhow::Result<()> {
+    let url = format!("{}/v1/contacts/{}", stack.http("notify-svc", 0), customer.sub());
+    let body = json!({"email": format!("{}@example.com", customer.sub()), "phone": "+4915112345678"});
+    let request = Request { op: "put_contact", key: None, body: &body, url: &url, method: &Method::PUT };
+    let answer = history.send(customer, request, |more| more).await?.context("a contact")?;
+    anyhow::ensure!(answer.status.is_success(), "{answer:?}");
+    Ok(())
+}
+
+/// The ID of the order in the answer.
+async fn until_accepted(
+    history: &History,
+    customer: &Client,
+    op: &str,
+    url: &str,
+    body: &Value,
+) -> anyhow::Result<String> {
+    let key = uuid::Uuid::new_v4().to_string();
+    let request = Request { op, key: Some(&key), body, url, method: &Method::POST };
+    loop {
+        match history.send(customer, request, |more| more).await? {
+            Some(answer) if answer.status == 202 => {
+                return Ok(answer.body["order_id"].as_str().context("an order's ID")?.to_owned());
+            }
+            Some(answer) if answer.status.as_u16() == 409 || answer.status.is_server_error() => {}
+            Some(answer) => anyhow::bail!("{answer:?}"),
+            None => {}
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// What a run of this file must have seen: its faults, and orders that ended well and not.
+fn described(history: &History, started_at: i64, healed_at: i64, faults: &[(&str, u64)]) -> Run {
+    let minimums = |all: &[(&str, u64)]| all.iter().map(|(name, least)| ((*name).to_owned(), *least)).collect();
+    let expects = Expects {
+        faults: minimums(faults),
+        statuses: minimums(&[("CONFIRMED", 1), ("CANCELLED", ORDERS as u64 / 10)]),
+        // Two instances of one address: while it is dead, nobody is served.
+        ok_during_percent: Some(10),
+        ..Expects::default()
+    };
+    let loaded_until = Some(history.now());
+    Run { started_at, loaded_until, healed_at: Some(healed_at), whole_history: true, expects, ..Run::default() }
+}
+
+async fn judged(stack: &Stack, folder: &Path, run: &Run) -> anyhow::Result<()> {
+    let report = verdict::valid(stack, folder, run).await?;
+    let looked_at = |id: &str| report.checks.iter().find(|one| one.invariant == id).map(|one| one.looked_at.clone());
+    println!("valid; I1 {:?}, I8 {:?}, I10 {:?}", looked_at("I1"), looked_at("I8"), looked_at("I10"));
+    Ok(())
+}
+
 async fn run(stack: &mut Stack) -> anyhow::Result<()> {
+    let folder = verdict::folder(stack);
+    let history = Arc::new(History::open(&folder)?);
+    let started_at = history.now();
+    verdict::audit(stack).await?;
     let product = stocked_product(stack, 100, 10_000).await?;
-    let mut placing = traffic(stack, &product, ORDERS).await?;
+    let mut placing = traffic(stack, &history, &product, ORDERS).await?;
     for service in SERVICES {
+        verdict::fault(&folder, &history, "kill", service)?;
         stack.kill(service, 0)?;
         tokio::time::sleep(Duration::from_millis(500)).await;
         stack.restart(service, 0)?;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     for service in ["inventory-svc", "payment-svc"] {
+        verdict::fault(&folder, &history, "stop", service)?;
         stack.signal(service, 1, Signal::SIGSTOP)?;
     }
     tokio::time::sleep(Duration::from_secs(9)).await;
     for service in ["inventory-svc", "payment-svc"] {
         stack.signal(service, 1, Signal::SIGCONT)?;
     }
+    let healed_at = history.now();
     while let Some(placed) = placing.join_next().await {
         placed??;
     }
@@ -65,7 +135,8 @@ async fn run(stack: &mut Stack) -> anyhow::Result<()> {
     let placed = log.orders()?.iter().filter(|event| event.short_name() == "OrderPlaced").count();
     anyhow::ensure!(placed == ORDERS, "{placed} of {ORDERS} orders were placed");
     anyhow::ensure!(log.dead() == 0, "{} dead letters", log.dead());
-    Ok(())
+    let run = described(&history, started_at, healed_at, &[("kill", 4), ("stop", 2)]);
+    judged(stack, &folder, &run).await
 }
 
 /// Every seventh order cannot be confirmed, as a mistaken constraint would have it.
@@ -87,11 +158,16 @@ fn ask(stack: &Stack, arguments: &[&str]) -> anyhow::Result<Value> {
 
 async fn run_with_held_records(stack: &mut Stack) -> anyhow::Result<()> {
     let mut database = PgConnection::connect(&stack.databases["order-svc"]).await?;
+    let folder = verdict::folder(stack);
+    let history = Arc::new(History::open(&folder)?);
+    let started_at = history.now();
+    verdict::audit(stack).await?;
     let product = stocked_product(stack, 100, 10_000).await?;
     database.execute(SOME_NEVER_CONFIRMED).await?;
-    let mut placing = traffic(stack, &product, ORDERS).await?;
+    let mut placing = traffic(stack, &history, &product, ORDERS).await?;
     // Both instances in turns: what one has held, the other tries again.
     for round in 0..6 {
+        verdict::fault(&folder, &history, "kill", "order-svc")?;
         stack.kill("order-svc", round % 2)?;
         tokio::time::sleep(Duration::from_millis(500)).await;
         stack.restart("order-svc", round % 2)?;
@@ -104,6 +180,7 @@ async fn run_with_held_records(stack: &mut Stack) -> anyhow::Result<()> {
     let kept = |answer: &Value| answer.as_array().is_some_and(|all| !all.is_empty());
     anyhow::ensure!(kept(&ask(stack, &["held", "order-svc"])?) || kept(&ask(stack, &["dlq", "list", "order-svc"])?));
     database.execute(MENDED).await?;
+    let healed_at = history.now();
     eventually("nothing held or dead", Duration::from_secs(60), async || {
         ask(stack, &["dlq", "redrive", "order-svc", "--all", "--reason", "constraint dropped"])?;
         let (held, dead) = (ask(stack, &["held", "order-svc"])?, ask(stack, &["dlq", "list", "order-svc"])?);
@@ -114,8 +191,11 @@ async fn run_with_held_records(stack: &mut Stack) -> anyhow::Result<()> {
     let of = |name| log.orders().map(|all| all.iter().filter(|event| event.short_name() == name).count());
     let (placed, confirmed) = (of("OrderPlaced")?, of("OrderConfirmed")?);
     anyhow::ensure!(placed == ORDERS, "{placed} of {ORDERS} orders were placed");
-    anyhow::ensure!(confirmed == ORDERS - ORDERS / 10, "{confirmed} orders are confirmed");
-    Ok(())
+    let cancelled = of("OrderCancelled")?;
+    anyhow::ensure!(confirmed + cancelled == ORDERS, "{confirmed} orders are confirmed, {cancelled} cancelled");
+    let mut run = described(&history, started_at, healed_at, &[("kill", 6)]);
+    run.expects.counters = [("held_released".to_owned(), 1)].into();
+    judged(stack, &folder, &run).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

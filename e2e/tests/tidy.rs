@@ -142,6 +142,16 @@ fn engine_and_edge_know_no_business_word() {
 }
 
 #[test]
+fn the_checker_judges_by_rules_of_its_own() {
+    let words = ["engine::", "edge::", "order_svc", "inventory_svc", "payment_svc", "notify_svc", "sqlx", "reqwest"];
+    let named = files("rs").into_iter().filter(|(path, text)| {
+        let judges = path == "e2e/src/checker.rs" || path.starts_with("e2e/src/checker/");
+        judges && words.iter().any(|word| code(text).contains(word))
+    });
+    offences("the checker shares only `events` with the services", named.map(|(path, _)| path).collect());
+}
+
+#[test]
 fn nothing_is_left_unfinished_or_switched_off() {
     let marks = ["todo!(", "unimplemented!(", "dbg!(", "FIXME", "#[allow(", "#[ignore"];
     let mut found = Vec::new();

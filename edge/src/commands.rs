@@ -12,6 +12,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use engine::append::{AppendError, NewRecord};
 use engine::clock;
+use engine::failpoint::{self, Injected};
 use engine::wait::Decided;
 use events::envelope::{Envelope, Headers};
 use events::id::CommandId;
@@ -244,6 +245,7 @@ impl Commands {
 
     async fn carry_out(&self, claim: Claim, answer: fn(Ids) -> Answer) -> Result<Accepted, Problem> {
         let claimed = self.0.claims.ask(claim.clone()).await?;
+        failpoint::reach("A2").await.map_err(injected)?;
         let claim = match claimed {
             Claimed::New => claim,
             Claimed::TakenOver(stored) => {
@@ -254,12 +256,15 @@ impl Commands {
         };
         let ids = Ids { subject: claim.subject, command_id: CommandId(claim.command_id) };
         let answer = answer(ids);
+        failpoint::reach("A3").await.map_err(injected)?;
         self.append(claim.subject, unpack(&claim.headers)?, claim.value).await?;
+        failpoint::reach("A5").await.map_err(injected)?;
         let answered = Answered { key: claim.key, location: answer.location.clone(), body: answer.body.clone() };
         if let Err(error) = self.0.answers.ask(answered).await {
             // The log has it and the answer is made from its IDs, so the row is only a shortcut that is missing.
             tracing::warn!(%error, command.id = ids.command_id.0, "an answer was given and not stored");
         }
+        failpoint::reach("A6").await.map_err(injected)?;
         Ok(Accepted { ids, replayed: false, answer })
     }
 
@@ -334,6 +339,11 @@ impl Commands {
         }
         .headers()
     }
+}
+
+fn injected(error: Injected) -> Problem {
+    tracing::warn!(%error, "a command's outcome is unknown");
+    Problem::unavailable("The outcome is not known yet.", UNKNOWN_RETRY_SECONDS)
 }
 
 fn replay(known: Known, answer: fn(Ids) -> Answer) -> Accepted {

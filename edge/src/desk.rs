@@ -34,6 +34,7 @@ pub(crate) const HELD: &str = "/admin/held";
 /// Records of one list or one request.
 const RECORDS_MAX: i64 = 10_000;
 const LIST_DEFAULT: i64 = 100;
+const EFFECT_CHARS_MAX: usize = 64;
 const REASON_CHARS_MAX: usize = 200;
 const AGAIN_SECONDS: u64 = 2;
 
@@ -104,16 +105,35 @@ async fn list(admin: &Admin, listed: &Listed, dead: bool) -> Result<HttpResponse
     Ok(HttpResponse::Ok().json(json!({"records": records})))
 }
 
-/// 200 with everything about one record, 404 when it is not kept (any more).
+/// Which effect that the record asked for, if not the record itself.
+#[derive(Debug)]
+pub(crate) struct Named {
+    effect: Option<String>,
+}
+
+impl Query for Named {
+    fn read(params: &Params) -> Option<Self> {
+        Some(Self { effect: params.optional("effect", effect)? })
+    }
+}
+
+fn effect(text: &str) -> Result<String, &'static str> {
+    let good = (1..=EFFECT_CHARS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if good { Ok(text.to_owned()) } else { Err("must be the name of an effect, such as charge") }
+}
+
+/// 200 with everything about one record or effect, 404 when it is not kept (any more).
 pub(crate) async fn show(
     admin: web::Data<Admin>,
     place: web::Path<(String, String, String)>,
+    named: lists::Asked<Named>,
 ) -> Result<HttpResponse, Problem> {
     let (topic, partition, offset) = place.into_inner();
     let (Ok(partition), Ok(offset)) = (partition.parse(), offset.parse()) else {
         return Err(Problem::not_found());
     };
-    let shown = desk(&admin)?.show(&Address { topic, partition, offset }).await.map_err(|error| away(&error))?;
+    let address = Address { topic, partition, offset, effect: named.0.effect };
+    let shown = desk(&admin)?.show(&address).await.map_err(|error| away(&error))?;
     match shown {
         Some(shown) => Ok(HttpResponse::Ok().json(shown)),
         None => Err(Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "No such record is held or dead.")),
@@ -162,7 +182,8 @@ fn address(body: &Object<'_>) -> Option<Address> {
     let topic = body.field("topic").text(1, 249);
     let partition = body.field("partition").integer(0, i64::from(i32::MAX));
     let offset = body.field("offset").integer(0, i64::MAX);
-    Some(Address { topic: topic?, partition: i32::try_from(partition?).ok()?, offset: offset? })
+    let effect = body.field("effect").optional(|field| field.parsed_by(effect));
+    Some(Address { topic: topic?, partition: i32::try_from(partition?).ok()?, offset: offset?, effect: effect? })
 }
 
 /// What is to be done, about which records, and why.
@@ -234,9 +255,14 @@ pub(crate) async fn discard(
     if let Chosen::One(address) = &wanted.chosen {
         let desk = desk(&admin)?;
         let shown = desk.show(address).await.map_err(|error| away(&error))?;
-        let event_type = shown.and_then(|shown| shown.kept.event_type);
-        if let Some(name) = event_type.filter(|name| !desk.may_discard(name)) {
-            let detail = format!("A record of type {name} can only be redriven: what it says cannot be unsaid.");
+        if let Some(kept) = shown.map(|shown| shown.kept).filter(|kept| !desk.may_discard(kept)) {
+            let detail = match (&kept.address.effect, &kept.event_type) {
+                (Some(effect), _) => format!("The effect {effect} can only be redriven: its answer cannot be made up."),
+                (None, name) => {
+                    let name = name.as_deref().unwrap_or_default();
+                    format!("A record of type {name} can only be redriven: what it says cannot be unsaid.")
+                }
+            };
             return Err(Problem::conflict("NOT_DISCARDABLE", detail));
         }
     }

@@ -80,7 +80,7 @@ impl Admin {
     /// All routes of the admin port.
     #[must_use]
     pub fn routes(&self) -> Routes {
-        Routes::new()
+        let routes = Routes::new()
             .data(Arc::new(self.clone()))
             .get("/healthz", Access::Open, healthz)
             .get("/readyz", Access::Open, readyz)
@@ -93,7 +93,10 @@ impl Admin {
             .get(desk::HELD, Access::Operator, desk::held)
             .post(desk::REDRIVE, Access::Operator, desk::redrive)
             .post(desk::DISCARD, Access::Operator, desk::discard)
-            .post(desk::STANDING, Access::Operator, desk::standing)
+            .post(desk::STANDING, Access::Operator, desk::standing);
+        #[cfg(feature = "failpoints")]
+        let routes = crate::failpoints::add(routes);
+        routes
     }
 
     /// What `/readyz` says.

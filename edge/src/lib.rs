@@ -80,6 +80,8 @@ pub mod commands;
 pub mod config;
 mod desk;
 pub mod facts;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 pub mod fields;
 pub mod frame;
 pub mod group;

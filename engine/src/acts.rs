@@ -1,4 +1,4 @@
-//! What operators want done about held and dead records: rows that the owning processor reads and deletes in the batch that
+//! What operators want done about held and dead records and dead effects: rows that the owning processor reads and deletes in the batch that
 //! does it, so that nobody writes a topic or a table past it.
 //!
 //! Who may ask, and what is shown, is [`crate::desk`]'s.
@@ -25,7 +25,7 @@ pub(crate) const TAKEN_MAX: i64 = 500;
 pub enum Deed {
     /// It is tried again.
     Redrive,
-    /// It is settled without being applied; a command is refused.
+    /// It is settled without being applied; a command is refused, and an effect gets the answer that ends it.
     Discard,
 }
 
@@ -44,7 +44,7 @@ impl Deed {
     }
 }
 
-/// One record's act.
+/// The act about one record or effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Act {
     pub(crate) id: i64,
@@ -99,24 +99,43 @@ pub(crate) async fn look<S: Service>(shared: Weak<Shared<S>>) {
     }
 }
 
-/// The acts of a processor, the oldest first. One about a topic that this build does not read is left out.
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(crate) struct Acts {
+    /// About held and dead records.
+    pub(crate) records: Vec<(Source, Act)>,
+    /// About dead effects: offset of the own event that asked for it, and its name.
+    pub(crate) effects: Vec<((i64, String), Act)>,
+}
+
+/// The acts of a processor, the oldest first, but for those that are under way. One about a topic that this build does
+/// not read is left out.
 pub(crate) async fn read(
     conn: &mut PgConnection,
     partition: i32,
     topics: &[String],
-) -> Result<Vec<(Source, Act)>, sqlx::Error> {
-    let rows: Vec<(i64, String, i64, String, String, String)> = sqlx::query_as(
-        "SELECT id, topic, source_offset, act, sub, reason FROM acts WHERE partition = $1 ORDER BY id LIMIT $2",
+    under_way: &[i64],
+) -> Result<Acts, sqlx::Error> {
+    let rows: Vec<(i64, String, i64, String, String, String, String)> = sqlx::query_as(
+        "SELECT id, topic, source_offset, effect, act, sub, reason FROM acts
+         WHERE partition = $1 AND id <> ALL($3) ORDER BY id LIMIT $2",
     )
     .bind(partition)
     .bind(TAKEN_MAX)
+    .bind(under_way)
     .fetch_all(conn)
     .await?;
-    let act = |(id, topic, offset, act, sub, reason): (i64, String, i64, String, String, String)| {
-        let topic = topics.iter().position(|name| *name == topic)?;
-        Some(((topic, offset), Act { id, deed: Deed::parse(&act)?, sub, reason }))
-    };
-    Ok(rows.into_iter().filter_map(act).collect())
+    let mut acts = Acts::default();
+    for (id, topic, offset, effect, deed, sub, reason) in rows {
+        let Some(deed) = Deed::parse(&deed) else { continue };
+        let act = Act { id, deed, sub, reason };
+        if !effect.is_empty() {
+            acts.effects.push(((offset, effect), act));
+        } else if let Some(topic) = topics.iter().position(|name| *name == topic) {
+            acts.records.push(((topic, offset), act));
+        }
+    }
+    Ok(acts)
 }
 
 /// Forgets acts that are done.

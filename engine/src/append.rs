@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::breaker::Breaker;
 use crate::clock;
+use crate::failpoint::{self, Injected};
 use crate::kafka::{INPUT_BYTES_MAX, Kafka};
 use crate::producer::{Delivered, Outgoing, Producer, owned};
 
@@ -56,6 +57,12 @@ pub enum AppendError {
     /// Larger than its topic takes.
     #[error("the command is larger than its topic takes")]
     TooLarge,
+}
+
+impl From<Injected> for AppendError {
+    fn from(error: Injected) -> Self {
+        Self::Unavailable(error.to_string())
+    }
 }
 
 /// The producer of a process' commands.
@@ -141,6 +148,7 @@ impl Appender {
                 }
             }
         };
+        failpoint::reach("A4").await?;
         let Some(report) = flight.await.ok().and_then(|reports| reports.into_iter().next()) else {
             return Err(AppendError::Unavailable("the producer was replaced".to_owned()));
         };

@@ -19,10 +19,12 @@ use tracing::{debug, error, info, warn};
 
 use crate::breaker::Breaker;
 use crate::effects::Effects;
+use crate::failpoint;
 use crate::feed::{Control, ControlSender, Feed};
 use crate::held::{Entry, Queues};
-use crate::held_store;
+use crate::held_store::{self, DeadRow};
 use crate::intake::Place;
+use crate::mutant;
 use crate::outbox::{self, Row};
 use crate::own_log::{self, Comparison};
 use crate::processor::{Ended, Prepared, Processor};
@@ -52,9 +54,12 @@ pub(crate) async fn begin<S: Service>(shared: &Arc<Shared<S>>, partitions: &[i32
     let (shared, partitions) = (Arc::clone(shared), partitions.to_vec());
     let task = tokio::spawn(async move {
         let mut conn = shared.pool.acquire().await?;
+        let seen = mutant::outbox_before(&mut conn, &partitions).await?;
         let mut tx = conn.begin().await?;
         let owned = store::bump_epochs(&mut tx, &partitions, &shared.instance).await?;
         tx.commit().await?;
+        mutant::miss_outbox_behind(&mut conn, seen).await?;
+        failpoint::reach("E1").await?;
         let mut positions = store::positions(&mut conn, &partitions).await?;
         let start = |owned: Owned| {
             let mut places = HashMap::new();
@@ -242,6 +247,7 @@ impl<S: Service> Supervisor<S> {
 
     async fn try_prepare(&self, start: &Start, owner: &CancellationToken) -> anyhow::Result<Found> {
         let left = self.read_left().await?;
+        failpoint::reach("E2").await?;
         let (kafka, topics) = (Arc::clone(&self.shared.kafka), self.shared.outputs.clone());
         let (partition, states) = (self.partition, left.outputs);
         let places = start.places.clone();
@@ -271,7 +277,7 @@ impl<S: Service> Supervisor<S> {
             owned: start.owned,
             places: start.places.clone(),
             publisher,
-            effects: Effects::restored(left.effects, &left.tries),
+            effects: Effects::restored(left.effects, &left.tries, &left.dead),
             held: Queues::new(Arc::clone(&self.shared.settings.retry_delays), left.held),
             timers: Timers::new(left.now, self.shared.settings.timer_grace, left.next_timer),
             clock: Clock::new(left.now),
@@ -304,6 +310,7 @@ impl<S: Service> Supervisor<S> {
                 rows,
                 effects: shared.service.effects_due(&mut conn, partition).await?,
                 tries: store::tries(&mut conn, partition).await?,
+                dead: held_store::dead_effects(&mut conn, partition).await?,
                 next_timer: shared.service.next_timer(&mut conn, partition, &resting).await?,
                 held,
                 model: Place { next_offset: 0, last_sequence: model },
@@ -321,6 +328,7 @@ struct Left {
     effects: Vec<EffectMark>,
     held: Vec<(i64, Entry)>,
     tries: Vec<StoredTry>,
+    dead: Vec<DeadRow>,
     next_timer: Option<Timestamp>,
     model: Place,
     now: Timestamp,

@@ -4,34 +4,35 @@
 //! State, positions, commands, tries and output commit together or not at all. What is sent, called or answered
 //! afterwards is the processor's. The transaction lives in a spawned task, which nothing drops half-way (PITFALLS P2.1).
 
+mod transaction;
+
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use events::time::Timestamp;
 use futures_util::FutureExt as _;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use crate::acts;
 use crate::batch_store::{self, Fenced, Finished, TakenCommand};
 use crate::calls::Scheduling;
-use crate::decision::{Decided, Decision};
+use crate::decision::{self, Decided, Decision};
+use crate::effects::Dead;
+use crate::failpoint::{Injected, reach};
 use crate::held::Entry;
 use crate::held_store;
 use crate::intake::Place;
 use crate::item::Item;
 use crate::letter::Flaw;
+use crate::mutant;
 use crate::pool::is_record_fault;
-use crate::record::{OutRecord, pack};
+use crate::record::{OutRecord, Output, pack};
 use crate::service::{EffectMark, Failure, Service, Window};
 use crate::shared::Shared;
 use crate::store::{self, OutputState, Owned};
 use crate::storm::Tally;
-use crate::turns::{Kept, Outcome};
-
-/// A transaction that is under way when Postgres goes away may end within this time; then its connection is given up.
-const SILENT_MAX: Duration = Duration::from_secs(5);
+use crate::turns::Outcome;
 
 /// The input of one transaction.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Batch<I> {
     pub(crate) resting: Vec<i64>,
     /// What is held of the keys of these items.
     pub(crate) queues: HashMap<i64, Vec<Entry>>,
+    /// Which effects are dead.
+    pub(crate) dead: Arc<Dead>,
     /// Acts of operators to be forgotten: their records are gone.
     pub(crate) void_acts: Vec<i64>,
     /// Records of the last minute, and how many of them failed.
@@ -73,6 +76,8 @@ pub(crate) struct Committed {
     pub(crate) effects_set: Vec<EffectMark>,
     /// What is held now, of the keys where that changed.
     pub(crate) queues: HashMap<i64, Vec<Entry>>,
+    /// Which effects are dead now, of the keys where that may have changed.
+    pub(crate) dead: Dead,
     /// Answers, by their place in the batch, whose key waits for a held record.
     pub(crate) put_off: Vec<usize>,
     pub(crate) tally: Tally,
@@ -154,73 +159,17 @@ async fn together<S: Service>(
 ) -> (Vec<Part<S::Input>>, Result<Result<Filled, BatchError>, Panic>) {
     let shared = Arc::clone(shared);
     let task = tokio::spawn(async move {
-        let result = AssertUnwindSafe(attempt(&shared, &parts)).catch_unwind().await;
+        let result = AssertUnwindSafe(transaction::attempt(&shared, &parts)).catch_unwind().await;
         (parts, result)
     });
     task.await.expect("nothing else in it panics, and nobody ends it")
 }
 
-async fn attempt<S: Service>(shared: &Shared<S>, parts: &[Part<S::Input>]) -> Result<Filled, BatchError> {
-    let mut lone_timer = None;
-    let result = try_once(shared, parts, &mut lone_timer).await;
-    match (result, lone_timer) {
-        (Err(BatchError::Fault(error)), Some(key)) => Err(BatchError::Timer(key, error.to_string())),
-        (result, _) => result,
-    }
+fn injected(error: Injected) -> BatchError {
+    BatchError::Outage(error.to_string())
 }
 
-/// `lone_timer`: the key of the only input, when that is a timer.
-async fn try_once<S: Service>(
-    shared: &Shared<S>,
-    parts: &[Part<S::Input>],
-    lone_timer: &mut Option<i64>,
-) -> Result<Filled, BatchError> {
-    let mut kept = shared.connections.get().await.map_err(database)?;
-    let mut committing = false;
-    let result = tokio::select! {
-        result = transact(shared, parts, &mut kept, lone_timer, &mut committing) => Some(result),
-        () = shared.breakers.postgres.away_for(SILENT_MAX) => None,
-    };
-    let Some(result) = result else {
-        // What was cut off without a word may answer in a quarter of an hour: closed, for nobody to use.
-        drop(kept.connection.detach());
-        let error = format!("no answer, and none of a new connection for {} s", SILENT_MAX.as_secs());
-        return Err(if committing { BatchError::Unknown(error) } else { BatchError::Outage(error) });
-    };
-    if result.as_ref().is_ok_and(|filled| filled.iter().any(Option::is_some)) {
-        shared.connections.keep(kept);
-    }
-    result
-}
-
-async fn transact<S: Service>(
-    shared: &Shared<S>,
-    parts: &[Part<S::Input>],
-    kept: &mut Kept,
-    lone_timer: &mut Option<i64>,
-    committing: &mut bool,
-) -> Result<Filled, BatchError> {
-    let mut tx = kept.connection.begin().await.map_err(database)?;
-    let filled = match fill(shared, parts, &mut tx, lone_timer).await {
-        Ok(filled) if filled.iter().any(Option::is_some) => filled,
-        other => {
-            // Explicit, so that a connection never goes back with a transaction open.
-            if let Err(rollback) = tx.rollback().await {
-                tracing::debug!(error = %rollback, "rollback failed; the connection is gone");
-            }
-            return other;
-        }
-    };
-    *committing = true;
-    // A deferred constraint speaks at the COMMIT, and then the outcome is known.
-    tx.commit().await.map_err(|error| match is_record_fault(&error) {
-        true => BatchError::Fault(error),
-        false => BatchError::Unknown(error.to_string()),
-    })?;
-    Ok(filled)
-}
-
-fn database(error: sqlx::Error) -> BatchError {
+pub(crate) fn database(error: sqlx::Error) -> BatchError {
     match error {
         sqlx::Error::RowNotFound => BatchError::Broken("a row that was read in this transaction is gone".to_owned()),
         error if is_record_fault(&error) => BatchError::Fault(error),
@@ -260,6 +209,7 @@ async fn fill<S: Service>(
     let mut inputs: Vec<&S::Input> = items.filter_map(|item| item.what.input()).collect();
     inputs.extend(timers.iter().flatten().map(|timer| &timer.input));
     let mut states = shared.service.load(conn, &inputs, &[]).await.map_err(database)?;
+    reach("C2").await.map_err(injected)?;
 
     let mut decided = Vec::with_capacity(live.len());
     for (part, timers) in live.iter().zip(&timers) {
@@ -272,11 +222,22 @@ async fn fill<S: Service>(
         }
         decided.push(decision.end());
     }
+    if mutant::is("dead-letter-beside-the-outbox") {
+        decided.iter_mut().for_each(|decided| mutant::publish_beside(shared, &mut decided.records));
+    }
     shared.service.save(conn, shared.homes(), &states).await.map_err(database)?;
-    for (part, decided) in live.iter().zip(&decided) {
+    reach("C3").await.map_err(injected)?;
+    for (part, decided) in live.iter().zip(&mut decided) {
+        let place = (part.owned.partition, now);
+        decision::bury(shared, conn, place, &part.batch, decided).await?;
         save_beside(shared, conn, part, decided).await.map_err(database)?;
     }
     finish(shared, conn, &live, &decided).await?;
+    let dlq = Output::Dlq.place();
+    if live.iter().zip(&decided).any(|(part, decided)| decided.sequences[dlq] > part.batch.sequences[dlq]) {
+        reach("D4").await.map_err(injected)?;
+    }
+    reach("C4").await.map_err(injected)?;
     let mut next_timers = HashMap::new();
     for (part, decided) in live.iter().zip(&decided).filter(|(part, _)| part.batch.window.is_some()) {
         let partition = part.owned.partition;
@@ -329,6 +290,7 @@ impl Left {
             timer_set: self.timers.remove(&partition),
             effects_set: self.effects.remove(&partition).unwrap_or_default(),
             queues: decided.queues,
+            dead: decided.dead,
             put_off: decided.put_off,
             tally: decided.tally,
         }
@@ -356,6 +318,9 @@ async fn save_beside<S: Service>(
     }
     held_store::settle(conn, partition, &decided.settled).await?;
     held_store::save(conn, &decided.held).await?;
+    if !decided.held.is_empty() {
+        reach("D1").await?;
+    }
     acts::forget(conn, &[&decided.acts[..], &part.batch.void_acts].concat()).await?;
     let Scheduling { tries, forget } = &part.batch.scheduling;
     if !tries.is_empty() {

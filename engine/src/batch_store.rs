@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use crate::clock;
 use crate::intake::Place;
+use crate::mutant;
 use crate::store::{OutputState, Owned};
 
 /// A command that an event of this batch settles.
@@ -69,7 +70,7 @@ pub(crate) async fn fence(conn: &mut PgConnection, owners: &[Owned], commands: &
     } else {
         fence!("ARRAY(SELECT command_id FROM commands WHERE command_id = ANY($4))")
     };
-    let query = sqlx::query_as(statement)
+    let query = sqlx::query_as(mutant::fence(statement))
         .bind(column(owners, |owned| owned.partition))
         .bind(column(owners, |owned| owned.epoch))
         .bind(column(owners, |owned| owned.batch));
@@ -186,7 +187,7 @@ pub(crate) async fn finish(
     if !taken.is_empty() {
         add_commands(&mut arguments, taken)?;
     }
-    let (fenced,): (i64,) = sqlx::query_as_with(statement, arguments).fetch_one(conn).await?;
+    let (fenced,): (i64,) = sqlx::query_as_with(mutant::fence(statement), arguments).fetch_one(conn).await?;
     Ok(usize::try_from(fenced).unwrap_or_default())
 }
 

@@ -1,6 +1,7 @@
 //! The calls of a processor to the outside: starts what may start, takes in what came of it, keeps what must be stored.
 //!
-//! When an effect may start is [`crate::effects`]'s; an answer becomes an input of the processor's next batch.
+//! When an effect may start is [`crate::effects`]'s; an answer becomes an input of the processor's next batch, and so does
+//! an effect whose attempts are used up, with the event that asked for it ([`crate::exhausted`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,23 +10,36 @@ use events::time::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use crate::effects::{self, Effects, Name};
+use crate::acts::{Act, Deed};
+use crate::effects::{self, Dead, DeadEffect, Effects, Name};
+use crate::exhausted::{self, Exhausted};
 use crate::held::Queues;
+use crate::item::What;
+use crate::letter::{Class, Flaw, bounded};
+use crate::record::Record;
 use crate::service::{EffectMark, Outcome, Service};
 use crate::shared::Shared;
 use crate::store::OpenTry;
 
 /// Effects read at once.
 const READ_MAX: usize = 500;
+/// What went wrong is kept up to this length.
+const ERROR_BYTES_MAX: usize = 1_024;
 /// An effect whose other side is not reachable is tried again after about this.
 const UNREACHABLE: Duration = Duration::from_secs(1);
 
-/// The result of a try.
+/// What a processor's calls have to tell it.
 #[derive(Debug)]
-pub(crate) struct Done<I> {
-    mark: EffectMark,
-    outcome: Outcome<I>,
+pub(crate) enum Done<I> {
+    /// The result of a try.
+    Tried(EffectMark, Outcome<I>),
+    /// The events of effects whose attempts are used up.
+    Exhausted(Vec<(Exhausted, Record)>),
 }
+
+/// There is nothing that an act could be about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Void;
 
 /// What the next batch stores about tries: scheduling, outside the fold.
 #[derive(Debug, Default)]
@@ -50,15 +64,19 @@ pub(crate) struct Calls<S: Service> {
     partition: i32,
     effects: Effects,
     scheduling: Scheduling,
+    /// Attempts are used up; their events are to be read back.
+    exhausted: Vec<Exhausted>,
+    reading: bool,
     done: Channel<Done<S::Input>>,
 }
 
 impl<S: Service> Calls<S> {
     pub(crate) fn new(shared: Arc<Shared<S>>, partition: i32, effects: Effects) -> Self {
-        Self { shared, partition, effects, scheduling: Scheduling::default(), done: mpsc::unbounded_channel() }
+        let (scheduling, exhausted) = (Scheduling::default(), Vec::new());
+        Self { shared, partition, effects, scheduling, exhausted, reading: false, done: mpsc::unbounded_channel() }
     }
 
-    /// How many effects wait for an answer or a try.
+    /// How many effects wait for an answer or a try, dead ones aside.
     pub(crate) fn open(&self) -> usize {
         self.effects.len()
     }
@@ -94,63 +112,93 @@ impl<S: Service> Calls<S> {
         self.done.1.recv().await.expect("this end keeps a sender")
     }
 
-    /// The answers that have come.
-    pub(crate) fn answers(&mut self, now: Timestamp) -> Vec<(S::Input, EffectMark)> {
-        let mut answers = Vec::new();
+    /// What has come by now, as inputs.
+    pub(crate) fn results(&mut self, now: Timestamp) -> Vec<What<S::Input>> {
+        let mut results = Vec::new();
         while let Ok(done) = self.done.1.try_recv() {
-            answers.extend(self.judge(done, now));
+            results.extend(self.judge(done, now));
         }
-        answers
+        results
     }
 
-    /// The answer of a result, as an input; or the next try is planned. An answered effect stays open until a batch has
-    /// taken the answer in.
-    pub(crate) fn judge(&mut self, done: Done<S::Input>, now: Timestamp) -> Option<(S::Input, EffectMark)> {
-        let name = (done.mark.key, done.mark.kind);
-        if !self.effects.is_current(&done.mark) {
+    /// A result as inputs; or the next try is planned. The effect stays open until a batch has taken it in.
+    pub(crate) fn judge(&mut self, done: Done<S::Input>, now: Timestamp) -> Vec<What<S::Input>> {
+        match done {
+            Done::Tried(mark, outcome) => self.tried(mark, outcome, now).into_iter().collect(),
+            Done::Exhausted(exhausted) => {
+                self.reading = false;
+                let whats = exhausted.into_iter().map(|(one, event)| What::Exhausted(Box::new(one), Box::new(event)));
+                whats.collect()
+            }
+        }
+    }
+
+    fn tried(&mut self, mark: EffectMark, outcome: Outcome<S::Input>, now: Timestamp) -> Option<What<S::Input>> {
+        let name = (mark.key, mark.kind);
+        if !self.effects.is_current(&mark) {
             return None;
         }
-        match done.outcome {
-            Outcome::Answer(input) => return Some((input, done.mark)),
-            Outcome::Pending { ask_after } => self.again(name, now.plus(ask_after), false, Some((true, None))),
-            Outcome::Failed { code, message } => self.failed(done.mark, code, &message, now),
+        match outcome {
+            Outcome::Answer(input) => return Some(What::Answer(input, mark)),
+            Outcome::Pending { ask_after } => self.again(name, now.plus(ask_after), Some((true, None))),
+            Outcome::Failed { code, message } => self.failed(mark, code, &message, now),
             Outcome::Unreachable { message } => {
-                debug!(effect = done.mark.kind, message, "the other side of an effect is not reachable");
+                debug!(effect = mark.kind, message, "the other side of an effect is not reachable");
                 let wait = UNREACHABLE.mul_f64(0.5 + rand::random::<f64>());
-                self.again(name, now.plus(wait), false, None);
+                self.again(name, now.plus(wait), None);
             }
         }
         None
     }
 
-    /// A try erred, or what it answered cannot be applied: the next one comes after a while.
+    /// A try erred, or what it answered cannot be applied: the next one comes after a while, if there is one.
     pub(crate) fn failed(&mut self, mark: EffectMark, code: &str, message: &str, now: Timestamp) {
         if !self.effects.is_current(&mark) {
             return;
         }
         let name = (mark.key, mark.kind);
-        let number = self.effects.attempt(name, now).map_or(1, |attempt| attempt.number);
-        warn!(effect = mark.kind, key = mark.key, number, code, message, "an effect failed");
-        let wait = effects::delay(number, rand::random());
-        self.again(name, now.plus(wait), true, Some((false, Some(format!("{code}: {message}")))));
+        let Some((attempts, first_at)) = self.effects.failed(name, now) else { return };
+        warn!(effect = mark.kind, key = mark.key, number = attempts, code, message, "an effect failed");
+        // What was dead already had its one more try.
+        let delays = if self.effects.is_dead(&mark) { &[][..] } else { &self.shared.settings.effect_delays };
+        match effects::delay(delays, attempts, rand::random()) {
+            Some(wait) => {
+                let error = bounded(&format!("{code}: {message}"), ERROR_BYTES_MAX);
+                self.again(name, now.plus(wait), Some((false, Some(error))));
+            }
+            None => {
+                let flaw = Flaw { class: Class::Effect, code: code.to_owned().into(), message: message.to_owned() };
+                self.exhausted.push(Exhausted { mark, attempts, first_at, flaw });
+            }
+        }
+    }
+
+    /// Reads the events back whose effects have used up their attempts.
+    fn read_back(&mut self) {
+        if !self.reading && !self.exhausted.is_empty() {
+            self.reading = true;
+            let (shared, done) = (Arc::clone(&self.shared), self.done.0.clone());
+            let exhausted = std::mem::take(&mut self.exhausted);
+            tokio::spawn(exhausted::read_back(shared, self.partition, exhausted, done));
+        }
     }
 
     /// Plans the next try; one that is stored says whether it is pending, and what went wrong.
-    fn again(&mut self, name: Name, next_try_at: Timestamp, failed: bool, stored: Option<(bool, Option<String>)>) {
-        let attempts = self.effects.again(name, next_try_at, failed, stored.is_some());
+    fn again(&mut self, name: Name, next_try_at: Timestamp, stored: Option<(bool, Option<String>)>) {
+        let Some((attempts, failed_at)) = self.effects.again(name, next_try_at, stored.is_some()) else { return };
         if let Some((pending, error)) = stored {
             let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
-            let open = OpenTry { key: name.0, kind: name.1, attempts, next_try_at, pending, error };
+            let open = OpenTry { key: name.0, kind: name.1, attempts, next_try_at, pending, failed_at, error };
             self.scheduling.tries.retain(|earlier| (earlier.key, earlier.kind) != name);
             self.scheduling.forget.retain(|earlier| *earlier != name);
             self.scheduling.tries.push(open);
         }
     }
 
-    /// What a batch that takes these answers in must forget beside what waits.
-    pub(crate) fn scheduling_with(&mut self, answered: impl Iterator<Item = EffectMark>) -> Scheduling {
+    /// What a batch that takes the ends of these effects in must forget beside what waits.
+    pub(crate) fn scheduling_with(&mut self, ended: impl Iterator<Item = EffectMark>) -> Scheduling {
         let mut scheduling = std::mem::take(&mut self.scheduling);
-        for mark in answered {
+        for mark in ended {
             let name = (mark.key, mark.kind);
             scheduling.tries.retain(|earlier| (earlier.key, earlier.kind) != name);
             if self.effects.is_stored(&mark) && !scheduling.forget.contains(&name) {
@@ -160,11 +208,57 @@ impl<S: Service> Calls<S> {
         scheduling
     }
 
-    /// A batch has taken the answer in.
-    pub(crate) fn answered(&mut self, mark: &EffectMark) {
-        if self.effects.is_current(mark) {
-            self.effects.finish((mark.key, mark.kind));
+    /// A batch has taken in its answer, or that its attempts are used up: it is through, unless it is dead.
+    pub(crate) fn ended(&mut self, mark: &EffectMark) {
+        let name = (mark.key, mark.kind);
+        if self.effects.is_dead(mark) {
+            self.effects.rest(name);
+        } else if self.effects.is_current(mark) {
+            self.effects.finish(name);
         }
+    }
+
+    /// The dead effects, as a batch sees them.
+    pub(crate) fn dead(&self) -> Arc<Dead> {
+        Arc::clone(self.effects.dead())
+    }
+
+    /// Takes in which effects are dead by now, of the keys where that changed.
+    pub(crate) fn bury(&mut self, changed: Dead) {
+        for (key, dead) in changed {
+            for mark in self.effects.bury(key, dead) {
+                self.finish((mark.key, mark.kind));
+            }
+        }
+    }
+
+    /// Acts that are under way.
+    pub(crate) fn acts(&self) -> Vec<i64> {
+        self.effects.dead().values().flatten().filter_map(|DeadEffect { act, .. }| Some(act.as_ref()?.id)).collect()
+    }
+
+    /// An operator wants this of the dead effect that the event at this offset asked for: it is tried once more, or what
+    /// discards it is an input. `Err` when there is nothing to be done.
+    pub(crate) fn wanted(
+        &mut self,
+        offset: i64,
+        kind: &str,
+        act: Act,
+        now: Timestamp,
+    ) -> Result<Option<What<S::Input>>, Void> {
+        let mark = self.effects.dead_at(offset, kind).ok_or(Void)?;
+        let what = match act.deed {
+            Deed::Redrive => {
+                self.effects.redrive(&mark, now);
+                None
+            }
+            Deed::Discard => {
+                let input = self.shared.service.discard_effect(mark.key, mark.kind).ok_or(Void)?;
+                Some(What::Answer(input, mark))
+            }
+        };
+        self.effects.want(&mark, act);
+        Ok(what)
     }
 
     /// Nothing of this key is held any more: its effects may start.
@@ -192,6 +286,7 @@ impl<S: Service> Calls<S> {
         horizon: Timestamp,
         held: &Queues,
     ) -> Result<(), sqlx::Error> {
+        self.read_back();
         let marks = self.effects.start(acked, now, horizon, READ_MAX, |key| held.rests(key));
         if marks.is_empty() {
             return Ok(());
@@ -205,7 +300,7 @@ impl<S: Service> Calls<S> {
             Ok(found) => found,
             Err(error) => {
                 for mark in marks {
-                    self.effects.again((mark.key, mark.kind), now.plus(UNREACHABLE), false, false);
+                    self.effects.again((mark.key, mark.kind), now.plus(UNREACHABLE), false);
                 }
                 return Err(error);
             }
@@ -235,7 +330,7 @@ impl<S: Service> Calls<S> {
                 call.await.unwrap_or_else(|error| Outcome::Failed { code: "PANIC", message: error.to_string() });
             drop(permit);
             // The processor may have ended: its successor asks the other side.
-            drop(done.send(Done { mark, outcome }));
+            drop(done.send(Done::Tried(mark, outcome)));
         });
     }
 }

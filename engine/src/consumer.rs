@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tracing::{debug, error, info, warn};
 
 use crate::assignment::{self, Assigned, Start};
+use crate::failpoint;
 use crate::feed::{Control, ControlSender, Feed, Pipe};
 use crate::intake::Place;
 use crate::record::Record;
@@ -285,6 +286,9 @@ impl<S: Service> ConsumerContext for GroupContext<S> {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.take(consumer, list),
             _ => {
                 info!("everything is given back");
+                if let Err(error) = failpoint::pass("C7") {
+                    warn!(%error, "giving back");
+                }
                 self.give_back();
                 if let Err(error) = consumer.unassign() {
                     error!(%error, "librdkafka refuses to give back");

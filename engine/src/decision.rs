@@ -2,6 +2,7 @@
 //!
 //! Pure but for the IDs: nothing is read or written here. The transaction around it is [`crate::batch`]'s.
 
+mod burying;
 mod keeping;
 
 use std::collections::{HashMap, HashSet};
@@ -11,10 +12,13 @@ use events::id::{CommandId, EventId};
 use events::record::Recorded;
 use events::time::Timestamp;
 
-use crate::acts::Act;
+use crate::acts::{Act, Deed};
 use crate::batch::{Batch, BatchError};
 use crate::batch_store::TakenCommand;
+pub(crate) use crate::decision::burying::bury;
+use crate::effects::Dead;
 use crate::held::{Entry, Row};
+use crate::held_store;
 use crate::intake::{Input, Place};
 use crate::item::{Item, What};
 use crate::kafka::INPUT_BYTES_MAX;
@@ -37,6 +41,8 @@ pub(crate) struct Decision<'a, S: Service> {
     seen: &'a mut HashSet<CommandId>,
     /// What was held of the keys of this batch.
     before: &'a HashMap<i64, Vec<Entry>>,
+    /// Which effects were dead.
+    dead: &'a Dead,
     decided: Decided,
 }
 
@@ -51,10 +57,12 @@ pub(crate) struct Decided {
     pub(crate) timers_fired: usize,
     /// What is held by now, of the keys where that changed.
     pub(crate) queues: HashMap<i64, Vec<Entry>>,
-    /// Held and dead records that are new or were tried.
+    /// Which effects are dead by now, of the keys where that may have changed.
+    pub(crate) dead: Dead,
+    /// Held and dead records and effects that are new or were tried.
     pub(crate) held: Vec<Row>,
-    /// Held records that are through: topic on the broker, and offset.
-    pub(crate) settled: Vec<(String, i64)>,
+    /// Those that are through.
+    pub(crate) settled: Vec<held_store::Place>,
     /// Acts of operators that are done, whatever came of them.
     pub(crate) acts: Vec<i64>,
     /// Answers, by their place in the batch, whose key waits.
@@ -102,13 +110,14 @@ impl<'a, S: Service> Decision<'a, S> {
             model: batch.model,
             timers_fired: 0,
             queues: HashMap::new(),
+            dead: Dead::new(),
             held: Vec::new(),
             settled: Vec::new(),
             acts: Vec::new(),
             put_off: Vec::new(),
             tally: batch.tally,
         };
-        Self { shared, owned, now, seen, before: &batch.queues, decided }
+        Self { shared, owned, now, seen, before: &batch.queues, dead: &batch.dead, decided }
     }
 
     pub(crate) fn end(self) -> Decided {
@@ -132,13 +141,18 @@ impl<'a, S: Service> Decision<'a, S> {
                 }
                 let decided = self.shared.service.decide(states, input, self.now);
                 let event = decided.map_err(|failure| BatchError::Answer(index, failure))?;
+                let act = self.done(mark);
+                let discarded = act.as_ref().is_some_and(|act| act.deed == Deed::Discard);
+                let cause = if discarded { Cause::Operator } else { Cause::Effect };
                 let causation = Some(mark.set_by.event_id.0);
-                let reason = Reason { cause: Cause::Effect, causation, traceparent: None, act: None };
+                let reason = Reason { cause, causation, traceparent: None, act: act.as_ref() };
                 match event {
                     Some(event) => self.record(event, &reason, states),
                     None => Ok(()),
                 }
             }
+            // Whether anybody still asks for it is known when all is decided.
+            What::Exhausted(..) => Ok(()),
             What::Record(input) => {
                 self.decided.tally.took();
                 if self.follows(input)? {
@@ -222,16 +236,11 @@ impl<'a, S: Service> Decision<'a, S> {
         }
     }
 
-    /// Never waits: the mark is raised through the pool of which this batch holds a connection.
-    fn issue(&self) -> Result<i64, BatchError> {
-        self.shared.ids.try_issue().ok_or_else(|| BatchError::Outage("the mark of the IDs is not raised".to_owned()))
-    }
-
     /// Gives an event its ID and sequence, and folds it.
     fn record(&mut self, event: S::Event, reason: &Reason<'_>, states: &mut S::States) -> Result<(), BatchError> {
         let service = &self.shared.service;
         let about = service.about(&event);
-        let id = self.issue()?;
+        let id = issue(self.shared)?;
         let sequence = self.decided.sequences[0] + 1;
         let key = about.key.to_string();
         let envelope = Envelope {
@@ -276,8 +285,14 @@ impl<'a, S: Service> Decision<'a, S> {
                 at: self.now,
             });
         }
+        self.touch(about.key);
         let recorded = Recorded { event, id: EventId(id), sequence, at: self.now };
         service.evolve(states, &recorded);
         Ok(())
     }
+}
+
+/// Never waits: the mark is raised through the pool of which this batch holds a connection.
+fn issue<S: Service>(shared: &Shared<S>) -> Result<i64, BatchError> {
+    shared.ids.try_issue().ok_or_else(|| BatchError::Outage("the mark of the IDs is not raised".to_owned()))
 }

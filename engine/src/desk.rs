@@ -23,7 +23,7 @@ use crate::service::Service;
 pub struct Group {
     /// Short name, made from what follows.
     pub group: String,
-    /// `strange`, `poison`, `undecodable`, `failed`
+    /// `strange`, `poison`, `undecodable`, `failed`, `effect`
     pub class: String,
     /// Stable code, or Postgres' SQLSTATE.
     pub code: String,
@@ -47,7 +47,7 @@ pub struct Group {
     pub sample: Address,
 }
 
-/// Where a record lies: its name at the desk.
+/// Where a record lies, or the own event that asked for an effect: its name at the desk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
     /// Input topic, on the broker.
@@ -56,9 +56,12 @@ pub struct Address {
     pub partition: i32,
     /// Kafka's offset.
     pub offset: i64,
+    /// The effect that is dead, which the record there asked for; none when the record itself is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
 }
 
-/// A held or dead record, without its bytes.
+/// A held or dead record or a dead effect, without bytes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Kept {
     /// Where it lies.
@@ -132,8 +135,8 @@ pub struct Forecast {
     /// Where it lies.
     #[serde(flatten)]
     pub address: Address,
-    /// True when it would be through.
-    pub applied: bool,
+    /// True when it would be through; none when only the call itself can tell.
+    pub applied: Option<bool>,
     /// The event that it would lead to, or what would go wrong.
     pub outcome: String,
 }
@@ -179,8 +182,8 @@ pub trait DeadLetters: Send + Sync + 'static {
     /// What a redrive would do, in transactions that are rolled back.
     fn forecast<'a>(&'a self, chosen: Selection<'a>) -> BoxFuture<'a, anyhow::Result<Vec<Forecast>>>;
 
-    /// True when records of this type may be discarded.
-    fn may_discard(&self, type_name: &str) -> bool;
+    /// True when this may be discarded.
+    fn may_discard(&self, kept: &Kept) -> bool;
 }
 
 /// Who asks, and why.
@@ -230,7 +233,13 @@ impl<S: Service> DeadLetters for Desk<S> {
         Box::pin(self.try_out(chosen))
     }
 
-    fn may_discard(&self, type_name: &str) -> bool {
-        self.service.may_be_discarded(type_name)
+    fn may_discard(&self, kept: &Kept) -> bool {
+        match &kept.address.effect {
+            Some(effect) => {
+                let key = kept.key.as_deref().and_then(|key| key.parse().ok());
+                key.is_some_and(|key| self.service.discard_effect(key, effect).is_some())
+            }
+            None => kept.event_type.as_deref().is_none_or(|name| self.service.may_be_discarded(name)),
+        }
     }
 }

@@ -1,19 +1,23 @@
-//! Which effects of a processor may start, and when they are tried again.
+//! Which effects of a processor may start, when they are tried again, and which are dead letters.
 //!
 //! Pure bookkeeping: no call is made here and nothing is read. An effect starts only when the event that asked for it is
-//! acknowledged (DESIGN §2, H10); tries and their times are scheduling, outside the fold.
+//! acknowledged (DESIGN §2, H10); tries and their times are scheduling, outside the fold. That an effect is dead is
+//! part of it ([`crate::decision`]).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use events::time::Timestamp;
 
+use crate::acts::Act;
+use crate::held_store::DeadRow;
+use crate::mutant;
 use crate::service::{EffectMark, Try};
 use crate::store::StoredTry;
 
-/// Tries that a reached but failing other side is given before the delays stop growing.
-const DELAY_MIN: Duration = Duration::from_secs(1);
-const DELAY_MAX: Duration = Duration::from_secs(300);
+/// No try follows another one faster.
+const DELAY_MIN: Duration = Duration::from_millis(50);
 
 /// Names an effect within a processor.
 pub(crate) type Name = (i64, &'static str);
@@ -22,12 +26,34 @@ pub(crate) type Name = (i64, &'static str);
 struct Open {
     mark: EffectMark,
     attempts: u32,
+    /// When it failed first.
+    failed_at: Option<Timestamp>,
     /// True unless this owner committed the event and has not called yet.
     may_have_called: bool,
     running: bool,
     /// A row in `effects` remembers it.
     stored: bool,
 }
+
+/// An effect that is a dead letter: it rests until an operator wants something of it, or nobody asks for it any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeadEffect {
+    pub(crate) mark: EffectMark,
+    /// Offset of the event that asked for it.
+    pub(crate) offset: i64,
+    /// What an operator wants of it, until that is done.
+    pub(crate) act: Option<Act>,
+}
+
+impl DeadEffect {
+    /// True when it is this effect, asked for by the same event.
+    pub(crate) fn is(&self, mark: &EffectMark) -> bool {
+        (self.mark.key, self.mark.kind, self.mark.set_by) == (mark.key, mark.kind, mark.set_by)
+    }
+}
+
+/// Dead effects by key.
+pub(crate) type Dead = HashMap<i64, Vec<DeadEffect>>;
 
 /// The open effects of a processor.
 #[derive(Debug, Default)]
@@ -39,24 +65,42 @@ pub(crate) struct Effects {
     timed: BTreeSet<(Timestamp, Name)>,
     /// What would start but for something held of its key.
     resting: HashMap<i64, Vec<Name>>,
+    /// Batches look into it too.
+    dead: Arc<Dead>,
 }
 
-/// How long until the next try, `jitter` in [0, 1): full jitter over a doubling delay.
-pub(crate) fn delay(attempts: u32, jitter: f64) -> Duration {
-    let ceiling = DELAY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(DELAY_MAX);
-    ceiling.mul_f64(jitter).max(Duration::from_millis(50))
+/// How long until the next try, `jitter` in [0, 1): full jitter over the delay of so many attempts. `None` when they are
+/// used up.
+pub(crate) fn delay(delays: &[Duration], attempts: u32, jitter: f64) -> Option<Duration> {
+    let delay = delays.get((attempts as usize).saturating_sub(1))?;
+    Some(delay.mul_f64(jitter).max(DELAY_MIN))
 }
 
 impl Effects {
     /// What the states ask for at an assignment: a first try can be excluded for none of them.
-    pub(crate) fn restored(marks: Vec<EffectMark>, tries: &[StoredTry]) -> Self {
+    pub(crate) fn restored(marks: Vec<EffectMark>, tries: &[StoredTry], dead: &[DeadRow]) -> Self {
         let mut effects = Self::default();
+        let tries: HashMap<_, _> = tries.iter().map(|stored| ((stored.key, stored.kind.as_str()), stored)).collect();
+        let dead: HashMap<_, _> = dead.iter().map(|row| ((row.key, row.effect.as_str(), row.sequence), row)).collect();
+        let (mut open, mut graves) = (HashMap::new(), Dead::new());
         for mark in marks {
-            let stored = tries.iter().find(|stored| stored.key == mark.key && stored.kind == mark.kind);
-            let attempts = stored.map_or(0, |stored| u32::try_from(stored.attempts).unwrap_or(0));
             let name = (mark.key, mark.kind);
-            let open = Open { mark, attempts, may_have_called: true, running: false, stored: stored.is_some() };
-            effects.open.insert(name, open);
+            let stored = tries.get(&name).copied();
+            let dead = dead.get(&(mark.key, mark.kind, mark.set_by.sequence));
+            let attempts = stored.map_or(0, |stored| u32::try_from(stored.attempts).unwrap_or(0));
+            let one = Open {
+                mark,
+                attempts: attempts.max(dead.map_or(0, |row| row.attempts)),
+                failed_at: dead.map(|row| row.first_at).or(stored.and_then(|stored| stored.failed_at)),
+                may_have_called: true,
+                running: false,
+                stored: stored.is_some(),
+            };
+            open.insert(name, one);
+            if let Some(row) = dead {
+                graves.entry(mark.key).or_default().push(DeadEffect { mark, offset: row.offset, act: None });
+                continue;
+            }
             let not_before = mark.not_before.unwrap_or(Timestamp(i64::MIN));
             match stored {
                 Some(stored) => drop(effects.timed.insert((stored.next_try_at.max(not_before), name))),
@@ -65,6 +109,7 @@ impl Effects {
             }
         }
         effects.unacknowledged.make_contiguous().sort_unstable();
+        (effects.open, effects.dead) = (open, Arc::new(graves));
         effects
     }
 
@@ -74,7 +119,8 @@ impl Effects {
         named.sort_unstable_by_key(|(sequence, _)| *sequence);
         for (sequence, mark) in named {
             let name = (mark.key, mark.kind);
-            let open = Open { mark, attempts: 0, may_have_called: false, running: false, stored: false };
+            let (may_have_called, running, stored) = (false, false, false);
+            let open = Open { mark, attempts: 0, failed_at: None, may_have_called, running, stored };
             self.open.insert(name, open);
             self.unacknowledged.push_back((sequence, name));
         }
@@ -90,6 +136,7 @@ impl Effects {
         most: usize,
         rests: impl Fn(i64) -> bool,
     ) -> Vec<EffectMark> {
+        let acked = if mutant::is("effect-before-its-acknowledgement") { i64::MAX } else { acked };
         while let Some((sequence, name)) = self.unacknowledged.front().copied()
             && sequence <= acked
         {
@@ -150,17 +197,67 @@ impl Effects {
         self.open.remove(&name).is_some_and(|open| open.stored)
     }
 
-    /// Plans another try. Returns the attempts used up.
-    pub(crate) fn again(&mut self, name: Name, at: Timestamp, failed: bool, stored: bool) -> u32 {
-        let Some(open) = self.open.get_mut(&name) else {
-            return 0;
-        };
+    /// Counts a try that failed. Returns how many there were, and when the first of them was.
+    pub(crate) fn failed(&mut self, name: Name, now: Timestamp) -> Option<(u32, Timestamp)> {
+        let open = self.open.get_mut(&name)?;
+        open.attempts += 1;
+        open.may_have_called = true;
+        Some((open.attempts, *open.failed_at.get_or_insert(now)))
+    }
+
+    /// Plans another try. Returns the attempts used up, and when the first of them failed.
+    pub(crate) fn again(&mut self, name: Name, at: Timestamp, stored: bool) -> Option<(u32, Option<Timestamp>)> {
+        let open = self.open.get_mut(&name)?;
         open.running = false;
         open.may_have_called = true;
-        open.attempts += u32::from(failed);
         open.stored |= stored;
         self.timed.insert((at, name));
-        open.attempts
+        Some((open.attempts, open.failed_at))
+    }
+
+    /// The dead ones.
+    pub(crate) fn dead(&self) -> &Arc<Dead> {
+        &self.dead
+    }
+
+    /// True when the effect as it is asked for now is dead.
+    pub(crate) fn is_dead(&self, mark: &EffectMark) -> bool {
+        self.dead.get(&mark.key).is_some_and(|dead| dead.iter().any(|dead| dead.is(mark)))
+    }
+
+    /// Takes in which effects of a key are dead by now. Returns those that were and that nobody asks for any more.
+    pub(crate) fn bury(&mut self, key: i64, dead: Vec<DeadEffect>) -> Vec<EffectMark> {
+        let all = Arc::make_mut(&mut self.dead);
+        let mut before = all.remove(&key).unwrap_or_default();
+        before.retain(|one| !dead.iter().any(|dead| dead.is(&one.mark)));
+        if !dead.is_empty() {
+            all.insert(key, dead);
+        }
+        before.into_iter().map(|one| one.mark).filter(|mark| self.is_current(mark)).collect()
+    }
+
+    /// A batch has taken in that its attempts are used up: it rests.
+    pub(crate) fn rest(&mut self, name: Name) {
+        if let Some(open) = self.open.get_mut(&name) {
+            (open.running, open.stored) = (false, false);
+        }
+    }
+
+    /// The dead effect of this name that the event at this offset asked for.
+    pub(crate) fn dead_at(&self, offset: i64, kind: &str) -> Option<EffectMark> {
+        let mut dead = self.dead.values().flatten();
+        dead.find(|dead| dead.offset == offset && dead.mark.kind == kind).map(|dead| dead.mark)
+    }
+
+    /// An operator wants something of a dead effect.
+    pub(crate) fn want(&mut self, mark: &EffectMark, act: Act) {
+        let dead = Arc::make_mut(&mut self.dead).get_mut(&mark.key).into_iter().flatten();
+        dead.filter(|dead| dead.is(mark)).for_each(|dead| dead.act = Some(act.clone()));
+    }
+
+    /// A dead one is tried once more.
+    pub(crate) fn redrive(&mut self, mark: &EffectMark, now: Timestamp) {
+        self.timed.insert((now, (mark.key, mark.kind)));
     }
 
     /// The earliest time at which one may start, acknowledgements aside.
@@ -174,93 +271,8 @@ impl Effects {
         due.filter_map(|(_, name)| self.open.get(name)?.mark.not_before).min()
     }
 
-    /// How many are open.
+    /// How many are open and not dead.
     pub(crate) fn len(&self) -> usize {
-        self.open.len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use events::id::EventId;
-    use events::record::SetBy;
-
-    use super::*;
-
-    const NOW: Timestamp = Timestamp(1_000);
-
-    fn mark(key: i64, sequence: i64) -> EffectMark {
-        EffectMark { key, kind: "charge", set_by: SetBy { event_id: EventId(key), sequence }, not_before: None }
-    }
-
-    #[test]
-    fn nothing_starts_before_its_event_is_acknowledged() {
-        let mut effects = Effects::default();
-        effects.set(vec![mark(1, 5), mark(2, 6)]);
-        assert_eq!(effects.start(4, NOW, NOW, 10, |_| false), vec![]);
-        assert_eq!(effects.start(5, NOW, NOW, 10, |_| false), vec![mark(1, 5)]);
-        assert_eq!(effects.start(9, NOW, NOW, 10, |_| false), vec![mark(2, 6)]);
-        assert_eq!(effects.start(9, NOW, NOW, 10, |_| false), vec![], "started once");
-    }
-
-    #[test]
-    fn only_this_owners_first_try_excludes_an_earlier_call() {
-        let mut effects = Effects::default();
-        effects.set(vec![mark(1, 1)]);
-        effects.start(1, NOW, NOW, 10, |_| false);
-        assert!(!effects.attempt((1, "charge"), NOW).unwrap().may_have_called);
-        effects.again((1, "charge"), NOW, true, true);
-        let second = effects.attempt((1, "charge"), NOW).unwrap();
-        assert!(second.may_have_called && second.number == 2);
-
-        let restored = Effects::restored(vec![mark(1, 1)], &[]);
-        assert!(restored.attempt((1, "charge"), NOW).unwrap().may_have_called);
-    }
-
-    #[test]
-    fn restored_effects_wait_for_their_event_and_their_time() {
-        let stored = StoredTry { key: 2, kind: "charge".to_owned(), attempts: 3, next_try_at: Timestamp(5_000) };
-        let mut effects = Effects::restored(vec![mark(1, 9), mark(2, 1)], &[stored]);
-        assert_eq!(effects.start(8, NOW, NOW, 10, |_| false), vec![]);
-        assert_eq!(effects.start(9, NOW, NOW, 10, |_| false), vec![mark(1, 9)]);
-        assert_eq!(effects.start(9, Timestamp(5_000), NOW, 10, |_| false), vec![mark(2, 1)]);
-        assert_eq!(effects.attempt((2, "charge"), NOW).unwrap().number, 4);
-    }
-
-    #[test]
-    fn a_timed_effect_waits_until_everything_before_its_time_is_read() {
-        let timed = EffectMark { not_before: Some(Timestamp(500)), ..mark(1, 1) };
-        let mut effects = Effects::default();
-        effects.set(vec![timed]);
-        assert_eq!(effects.start(1, NOW, Timestamp(499), 10, |_| false), vec![]);
-        assert_eq!(effects.next_not_before(NOW), Some(Timestamp(500)));
-        assert_eq!(effects.start(1, NOW, Timestamp(500), 10, |_| false), vec![timed]);
-    }
-
-    #[test]
-    fn effects_of_a_held_key_rest_until_its_release() {
-        let mut effects = Effects::default();
-        effects.set(vec![mark(1, 1), mark(2, 2)]);
-        assert_eq!(effects.start(2, NOW, NOW, 10, |key| key == 1), vec![mark(2, 2)]);
-        assert_eq!(effects.next_time(), None);
-        effects.release(1, NOW);
-        assert_eq!(effects.start(2, NOW, NOW, 10, |_| false), vec![mark(1, 1)]);
-    }
-
-    #[test]
-    fn a_result_for_an_effect_that_was_asked_for_again_is_not_current() {
-        let mut effects = Effects::default();
-        effects.set(vec![mark(1, 1)]);
-        effects.set(vec![mark(1, 2)]);
-        assert!(!effects.is_current(&mark(1, 1)));
-        assert!(effects.is_current(&mark(1, 2)));
-    }
-
-    #[test]
-    fn delays_double_up_to_five_minutes() {
-        assert_eq!(delay(1, 1.0), Duration::from_secs(1));
-        assert_eq!(delay(4, 1.0), Duration::from_secs(8));
-        assert_eq!(delay(40, 1.0), DELAY_MAX);
-        assert!(delay(4, 0.0) > Duration::ZERO);
+        self.open.len() - self.dead.values().map(Vec::len).sum::<usize>().min(self.open.len())
     }
 }

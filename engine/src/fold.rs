@@ -2,7 +2,7 @@
 //!
 //! The readers' rule: the next sequence is taken, repeats and strange records are passed over, a hole stops. Nothing is
 //! decided, published or called. Events change the projection; letters on retry and dlq say what is held and dead, and the
-//! events then say what of that is through. All of them are carriers of their causes.
+//! events then say what of that is through; a dead effect is through when its state asks for it no more. All of them are carriers of their causes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use events::time::Timestamp;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::batch_store::{self, TakenCommand};
+use crate::failpoint;
 use crate::held::Row;
 use crate::held_store;
 use crate::intake::Place;
@@ -76,6 +77,8 @@ struct Held {
     /// Not settled yet.
     open: HashSet<(String, i64)>,
     settled: HashSet<(String, i64)>,
+    /// Some letter is about an effect.
+    effects: bool,
 }
 
 impl<S: Service> Fold<'_, S> {
@@ -137,10 +140,11 @@ impl<S: Service> Fold<'_, S> {
                         Output::Events => self.events(&mut folded, &mut held, partition, records).await?,
                         Output::Retry | Output::Dlq => self.letters(&mut held, partition, records).await?,
                     }
+                    failpoint::reach("B1").await?;
                     progress(done, total);
                 }
             }
-            self.settle(partition, &held.settled.into_iter().collect::<Vec<_>>()).await?;
+            self.settle(partition, held).await?;
         }
         Ok(folded)
     }
@@ -154,6 +158,8 @@ impl<S: Service> Fold<'_, S> {
             let told = letter::read(&record.headers, record.key.as_ref(), record.value.as_ref());
             let told = told.with_context(|| format!("{} is no letter of this build", place()))?;
             let source = (told.record.topic.to_string(), told.record.offset);
+            let effect = told.effect.clone();
+            held.effects |= effect.is_some();
             let Some(row) = Row::told(told, sequence) else {
                 held.open.remove(&source);
                 held.settled.insert(source);
@@ -163,17 +169,19 @@ impl<S: Service> Fold<'_, S> {
                 continue;
             }
             // One row per record, and the number is that of its first letter.
-            match at.get(&source) {
+            match at.get(&(source.clone(), effect.clone())) {
                 Some(known) => {
                     let known: &mut Row = &mut rows[*known];
                     *known = Row { number: known.number, first_at: known.first_at, ..row };
                 }
                 None => {
-                    at.insert(source.clone(), rows.len());
+                    at.insert((source.clone(), effect.clone()), rows.len());
                     rows.push(row);
                 }
             }
-            held.open.insert(source);
+            if effect.is_none() {
+                held.open.insert(source);
+            }
         }
         let mut conn = self.pool.acquire().await?;
         let mut tx = conn.begin().await?;
@@ -184,9 +192,21 @@ impl<S: Service> Fold<'_, S> {
         Ok(())
     }
 
-    async fn settle(&self, partition: i32, settled: &[(String, i64)]) -> anyhow::Result<()> {
+    /// Forgets what is through: records that are settled, and effects that no state asks for any more.
+    async fn settle(&self, partition: i32, held: Held) -> anyhow::Result<()> {
         let mut conn = self.pool.acquire().await?;
-        held_store::settle(&mut conn, partition, settled).await?;
+        let mut settled: Vec<_> = held.settled.into_iter().map(|(topic, offset)| (topic, offset, None)).collect();
+        if held.effects {
+            let asked = self.service.effects_due(&mut conn, partition).await?;
+            let asked: HashSet<_> = asked.iter().map(|mark| (mark.key, mark.kind, mark.set_by.sequence)).collect();
+            let topic = &self.topics()[Output::Events.place()];
+            for row in held_store::dead_effects(&mut conn, partition).await? {
+                if !asked.contains(&(row.key, row.effect.as_str(), row.sequence)) {
+                    settled.push((topic.clone(), row.offset, Some(row.effect)));
+                }
+            }
+        }
+        held_store::settle(&mut conn, partition, &settled).await?;
         Ok(())
     }
 

@@ -222,6 +222,8 @@ impl<S: Service> Inbox<S> {
 fn flawed<I>(record: Record, flaw: Flaw) -> What<I> {
     match flaw.class {
         Class::Strange | Class::Poison => What::Dead(Box::new(record), flaw),
-        Class::Undecodable | Class::Failed | Class::Waiting => What::Undecodable(Box::new(record), flaw),
+        Class::Undecodable | Class::Failed | Class::Waiting | Class::Effect => {
+            What::Undecodable(Box::new(record), flaw)
+        }
     }
 }

@@ -13,6 +13,7 @@ use events::time::Timestamp;
 
 use crate::held::key_number;
 use crate::letter::{Class, Flaw};
+use crate::mutant;
 use crate::record::Record;
 use crate::service::{Decoded, InputTopic, Service, TopicKind};
 
@@ -129,10 +130,10 @@ fn judge_event<S: Service>(
     let Some(sequence) = envelope::sequence(&record.headers) else {
         return (Verdict::Dead(no_sequence()), moved);
     };
-    if sequence <= place.last_sequence {
+    if sequence <= place.last_sequence && !mutant::is("no-sequence-check") {
         return (Verdict::Repeat, moved);
     }
-    if sequence != place.last_sequence + 1 {
+    if sequence > place.last_sequence + 1 && !mutant::is("hole-passed-over") {
         let reason = format!(
             "a hole in {}/{}: sequence {} follows {} at offset {}; records are missing from the log",
             record.topic, record.partition, sequence, place.last_sequence, record.offset

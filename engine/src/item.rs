@@ -1,9 +1,10 @@
-//! The inputs of a batch: records, held ones that are tried again, answers of effects.
+//! The inputs of a batch: records, held ones that are tried again, answers of effects, and effects that got none.
 //!
 //! What a batch makes of them is [`crate::decision`]'s; timers are read in its transaction.
 
 use events::record::CommandRef;
 
+use crate::exhausted::Exhausted;
 use crate::held::{Retry, key_number};
 use crate::intake::{Input, Place};
 use crate::letter::Flaw;
@@ -21,8 +22,10 @@ pub(crate) struct Item<I> {
 }
 
 impl<I> Item<I> {
-    pub(crate) fn answer(input: I, mark: EffectMark) -> Self {
-        Self { what: What::Answer(input, mark), place: None, bytes: 0 }
+    /// One that comes from no input topic.
+    pub(crate) fn beside(what: What<I>) -> Self {
+        let bytes = if let What::Exhausted(_, event) = &what { event.bytes() } else { 0 };
+        Self { what, place: None, bytes }
     }
 }
 
@@ -40,6 +43,8 @@ pub(crate) enum What<I> {
     Retry(Box<Retry<I>>),
     /// The answer of an effect.
     Answer(I, EffectMark),
+    /// An effect that has used up its attempts, and the own event that asked for it.
+    Exhausted(Box<Exhausted>, Box<Record>),
     /// A repeat, or a record of no interest.
     Passed,
 }
@@ -64,6 +69,7 @@ impl<I> What<I> {
                 format!("the held record at {}/{} offset {}", record.topic, record.partition, record.offset)
             }
             Self::Answer(_, mark) => format!("the answer to the effect set by event {}", mark.set_by.event_id),
+            Self::Exhausted(one, _) => format!("the dead effect set by event {}", one.mark.set_by.event_id),
             Self::Passed => "a record that was passed over".to_owned(),
         }
     }
@@ -71,6 +77,15 @@ impl<I> What<I> {
     /// True when taking it in changes nothing but the position.
     pub(crate) fn is_passed(&self) -> bool {
         matches!(self, Self::Passed)
+    }
+
+    /// The effect whose end this is.
+    pub(crate) fn ended(&self) -> Option<EffectMark> {
+        match self {
+            Self::Answer(_, mark) => Some(*mark),
+            Self::Exhausted(one, _) => Some(one.mark),
+            _ => None,
+        }
     }
 
     pub(crate) fn is_retry(&self) -> bool {
@@ -82,7 +97,7 @@ impl<I> What<I> {
             Self::Record(record) => Some(&record.input),
             Self::Retry(retry) => retry.judged.as_ref().ok()?.as_ref().map(|input| &input.input),
             Self::Answer(input, _) => Some(input),
-            Self::Dead(..) | Self::Undecodable(..) | Self::Refused(..) | Self::Passed => None,
+            Self::Dead(..) | Self::Undecodable(..) | Self::Refused(..) | Self::Exhausted(..) | Self::Passed => None,
         }
     }
 
@@ -93,7 +108,7 @@ impl<I> What<I> {
             Self::Undecodable(record, _) => key_number(record),
             Self::Retry(retry) => retry.row.key(),
             Self::Answer(_, mark) => Some(mark.key),
-            Self::Dead(..) | Self::Passed => None,
+            Self::Dead(..) | Self::Exhausted(..) | Self::Passed => None,
         }
     }
 
@@ -101,7 +116,12 @@ impl<I> What<I> {
         match self {
             Self::Record(record) => record.command.as_ref(),
             Self::Retry(retry) => retry.judged.as_ref().ok()?.as_ref()?.command.as_ref(),
-            Self::Answer(..) | Self::Dead(..) | Self::Undecodable(..) | Self::Refused(..) | Self::Passed => None,
+            Self::Answer(..)
+            | Self::Dead(..)
+            | Self::Undecodable(..)
+            | Self::Refused(..)
+            | Self::Exhausted(..)
+            | Self::Passed => None,
         }
     }
 }

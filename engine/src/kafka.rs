@@ -7,6 +7,8 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::mutant;
+
 /// Largest record of an input topic; retry and dlq topics, and every producer, take 64 KiB more (H8).
 pub const INPUT_BYTES_MAX: usize = 1_000_000;
 /// Largest record at all.
@@ -51,7 +53,8 @@ impl Kafka {
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
         // A topic that was cut off must stop the processor, never reset it.
-        config.set("auto.offset.reset", "error");
+        let reset = if mutant::is("offset-reset-to-latest") { "latest" } else { "error" };
+        config.set("auto.offset.reset", reset);
         // The same numbers of all topics to one member: what a processor is.
         config.set("partition.assignment.strategy", "range");
         config.set("session.timeout.ms", self.session_timeout.as_millis().to_string());

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use events::envelope::{self, Cause, Envelope, Headers};
+use events::envelope::{self, Cause, Envelope, Headers, Position};
 use events::time::Timestamp;
 
 use crate::acts::Act;
@@ -45,6 +45,8 @@ pub(crate) enum Class {
     Failed,
     /// It waits behind another record of its key.
     Waiting,
+    /// An own event: an effect that it asked for has used up its attempts.
+    Effect,
 }
 
 impl Class {
@@ -55,18 +57,19 @@ impl Class {
             Self::Undecodable => "undecodable",
             Self::Failed => "failed",
             Self::Waiting => "waiting",
+            Self::Effect => "effect",
         }
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let all = [Self::Strange, Self::Poison, Self::Undecodable, Self::Failed, Self::Waiting];
+        let all = [Self::Strange, Self::Poison, Self::Undecodable, Self::Failed, Self::Waiting, Self::Effect];
         all.into_iter().find(|class| class.as_str() == text)
     }
 
     /// True when later records of its key may not overtake it.
     pub(crate) fn keeps_key(self) -> bool {
         match self {
-            Self::Strange | Self::Poison => false,
+            Self::Strange | Self::Poison | Self::Effect => false,
             Self::Undecodable | Self::Failed | Self::Waiting => true,
         }
     }
@@ -86,7 +89,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 4] = [Self::Held, Self::Failed, Self::Settled, Self::Died];
+    pub(crate) const ALL: [Self; 4] = [Self::Held, Self::Failed, Self::Settled, Self::Died];
 
     fn type_name(self) -> &'static str {
         match self {
@@ -123,6 +126,8 @@ pub(crate) struct Letter<'a> {
     pub(crate) record: &'a Record,
     /// The record's own sequence, if it has one.
     pub(crate) source_sequence: Option<i64>,
+    /// The effect that is dead; none when the record itself is meant.
+    pub(crate) effect: Option<&'a str>,
     pub(crate) flaw: &'a Flaw,
     /// How often it was tried.
     pub(crate) attempts: u32,
@@ -134,8 +139,9 @@ pub(crate) struct Letter<'a> {
 
 /// The record for `<crate>.retry` or `<crate>.dlq`.
 pub(crate) fn write(scribe: Scribe<'_>, id: i64, sequence: i64, letter: &Letter<'_>) -> OutRecord {
-    let Letter { step, record, source_sequence, flaw, attempts, first_at, act } = *letter;
-    let cause = Cause::Record(position(record, source_sequence));
+    let Letter { step, record, source_sequence, effect, flaw, attempts, first_at, act } = *letter;
+    // What an effect came to is no input that was read.
+    let cause = effect.map_or_else(|| Cause::Record(position(record, source_sequence)), |_| Cause::Effect);
     let subject = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default();
     let envelope = Envelope {
         id,
@@ -169,6 +175,9 @@ pub(crate) fn write(scribe: Scribe<'_>, id: i64, sequence: i64, letter: &Letter<
     for (name, value) in failure {
         headers.put(&format!("failure-{name}"), value);
     }
+    if let Some(effect) = effect {
+        headers.put("failure-effect", effect);
+    }
     if let Some(act) = act {
         sign(&mut headers, act);
     }
@@ -194,6 +203,7 @@ pub(crate) struct Told {
     /// The original record, as far as the letter holds it.
     pub(crate) record: Record,
     pub(crate) source_sequence: Option<i64>,
+    pub(crate) effect: Option<String>,
     pub(crate) flaw: Flaw,
     pub(crate) attempts: u32,
     pub(crate) first_at: Timestamp,
@@ -205,7 +215,12 @@ pub(crate) fn read(headers: &Headers, key: Option<&Vec<u8>>, value: Option<&Vec<
     let text = |name: &str| envelope::text(headers, name);
     let type_name = text(envelope::name::TYPE)?;
     let step = Step::ALL.into_iter().find(|step| step.type_name() == type_name)?;
-    let Cause::Record(source) = text(envelope::name::CAUSE)?.parse().ok()? else { return None };
+    let effect = text("failure-effect").map(str::to_owned);
+    let source = match (text(envelope::name::CAUSE)?.parse().ok()?, &effect) {
+        (Cause::Record(source), None) => source,
+        (Cause::Effect, Some(_)) => event_of(headers)?,
+        _ => return None,
+    };
     let time = |name: &str| Timestamp::parse(text(name)?).ok();
     let mut originals = Headers::default();
     for (name, value) in headers.iter() {
@@ -233,10 +248,22 @@ pub(crate) fn read(headers: &Headers, key: Option<&Vec<u8>>, value: Option<&Vec<
         step,
         record,
         source_sequence: source.sequence,
+        effect,
         flaw,
         attempts: text("failure-attempts")?.parse().ok()?,
         first_at: time("failure-first-at")?,
         last_at: time("failure-last-at")?,
+    })
+}
+
+/// Where the own event lies that asked for an effect.
+fn event_of(headers: &Headers) -> Option<Position> {
+    let text = |name: &str| envelope::text(headers, name);
+    Some(Position {
+        topic: text("failure-topic")?.into(),
+        partition: text("failure-partition")?.parse().ok()?,
+        offset: text("failure-offset")?.parse().ok()?,
+        sequence: Some(text("original-ce_sequence")?.parse().ok()?),
     })
 }
 
@@ -274,127 +301,4 @@ pub(crate) fn bounded(text: &str, bytes_max: usize) -> String {
         end -= 1;
     }
     text[..end].replace('\0', " ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record() -> Record {
-        Record {
-            topic: "order.commands".into(),
-            partition: 3,
-            offset: 42,
-            timestamp: Timestamp(0),
-            key: Some(b"7".to_vec()),
-            value: Some(b"garbage".to_vec()),
-            headers: Headers::from_iter([("ce_id", &b"9"[..]), ("x", &[0xff])]),
-        }
-    }
-
-    fn flaw() -> Flaw {
-        Flaw { class: Class::Poison, code: "NOT_AVRO".into(), message: "no".to_owned() }
-    }
-
-    fn die(record: &Record) -> OutRecord {
-        let scribe = Scribe { service: "order-svc", instance: "a", now: Timestamp(1) };
-        let flaw = flaw();
-        let letter = Letter {
-            step: Step::Died,
-            record,
-            source_sequence: None,
-            flaw: &flaw,
-            attempts: 1,
-            first_at: None,
-            act: None,
-        };
-        write(scribe, 5, 6, &letter)
-    }
-
-    #[test]
-    fn a_letter_reads_back() {
-        let original = Record { timestamp: Timestamp(1_767_225_600_123), ..record() };
-        let scribe = Scribe { service: "order-svc", instance: "a", now: Timestamp(9_000) };
-        for step in Step::ALL {
-            for value in [Some(b"x".to_vec()), None] {
-                let original = Record { value, ..original.clone() };
-                let letter = Letter {
-                    step,
-                    record: &original,
-                    source_sequence: Some(4),
-                    flaw: &flaw(),
-                    attempts: 3,
-                    first_at: Some(Timestamp(7_000)),
-                    act: None,
-                };
-                let out = write(scribe, 5, 6, &letter);
-                let told = read(&out.headers, out.key.as_ref(), out.value.as_ref()).unwrap();
-                let expected = Told {
-                    step,
-                    record: original,
-                    source_sequence: Some(4),
-                    flaw: flaw(),
-                    attempts: 3,
-                    first_at: Timestamp(7_000),
-                    last_at: Timestamp(9_000),
-                };
-                assert_eq!(told, expected);
-            }
-        }
-    }
-
-    #[test]
-    fn a_letter_reads_back_whatever_the_date_of_its_record() {
-        for timestamp in [i64::MAX, i64::MIN, 253_402_300_800_000].map(Timestamp) {
-            let letter = die(&Record { timestamp, ..record() });
-            assert_eq!(read(&letter.headers, None, None).unwrap().record.timestamp, Timestamp(0));
-        }
-    }
-
-    #[test]
-    fn what_is_no_letter_is_not_read() {
-        let letter = die(&record());
-        for missing in ["ce_type", "ce_cause", "failure-class", "failure-attempts", "failure-last-at"] {
-            let headers = letter.headers.iter().filter(|(name, _)| *name != missing);
-            assert_eq!(read(&headers.collect(), None, None), None, "{missing}");
-        }
-    }
-
-    #[test]
-    fn bytes_and_headers_are_kept() {
-        let letter = die(&record());
-        assert_eq!(letter.value.as_deref(), Some(b"garbage".as_slice()));
-        assert_eq!(letter.key.as_deref(), Some(b"7".as_slice()));
-        let text = |name| envelope::text(&letter.headers, name);
-        assert_eq!(text("original-ce_id"), Some("9"));
-        assert_eq!(text("failure-code"), Some("NOT_AVRO"));
-        assert_eq!(text("ce_cause"), Some("order.commands/3/42/"));
-        assert_eq!(text("ce_sequence"), Some("0000000000000000006"));
-        assert_eq!(letter.headers.get("original-x"), Some(&[0xff][..]));
-        assert_eq!(text("content-type"), None);
-    }
-
-    #[test]
-    fn a_null_value_stays_null_and_says_so() {
-        let letter = die(&Record { value: None, ..record() });
-        assert_eq!(letter.value, None);
-        assert_eq!(envelope::text(&letter.headers, "original-null"), Some("true"));
-    }
-
-    #[test]
-    fn a_letter_is_never_larger_than_its_topic_takes() {
-        let headers = Headers::from_iter([("big", vec![b'x'; 31_000])]);
-        let huge = Record { headers, value: Some(vec![7; 3_000_000]), key: Some(vec![b'9'; 100_000]), ..record() };
-        let letter = die(&huge);
-        assert!(letter.bytes() < crate::kafka::RECORD_BYTES_MAX, "{}", letter.bytes());
-        assert_eq!(letter.value.as_ref().map(Vec::len), Some(INPUT_BYTES_MAX));
-        assert_eq!(envelope::text(&letter.headers, "original-value-bytes"), Some("3000000"));
-    }
-
-    #[test]
-    fn headers_are_bounded() {
-        let headers = Headers::from_iter([("big", vec![b'x'; 40_000])]);
-        let letter = die(&Record { headers, ..record() });
-        assert_eq!(envelope::text(&letter.headers, "original-headers-cut"), Some("true"));
-    }
 }

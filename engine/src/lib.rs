@@ -21,19 +21,28 @@ mod consumer;
 mod decision;
 pub mod desk;
 mod effects;
+#[cfg(test)]
+mod effects_tests;
+mod exhausted;
+pub mod failpoint;
 mod feed;
 pub mod fold;
 mod held;
 mod held_store;
+#[cfg(test)]
+mod held_tests;
 mod inbox;
 mod intake;
 mod item;
 pub mod kafka;
 pub mod lease;
 mod letter;
+#[cfg(test)]
+mod letter_tests;
 mod meters;
 pub mod migrate;
 mod model;
+pub mod mutant;
 mod outbox;
 pub mod own_log;
 pub mod pool;

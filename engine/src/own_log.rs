@@ -22,6 +22,8 @@ use crate::store::OutputState;
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
+/// So many records are rather read over than looked for.
+const NEAR: i64 = 2_000;
 
 /// A topic partition as a reader names it.
 pub type Partition = (String, i32);
@@ -158,6 +160,40 @@ pub(crate) fn highest_sequence(kafka: &Kafka, topic: &str, partition: i32, from:
         highest = envelope::sequence(&record.headers).unwrap_or(0).max(highest);
     }
     Ok(highest)
+}
+
+/// Own events of one partition by sequence, from these sequences and IDs in ascending order.
+///
+/// Every sequence takes an offset at least, so none lies before the offset that it would have without repeats and strange
+/// records.
+///
+/// # Errors
+/// As [`Reader::next`], and when one of them is not there.
+pub(crate) fn find(
+    kafka: &Kafka,
+    topic: &str,
+    partition: i32,
+    wanted: &[(i64, i64)],
+) -> anyhow::Result<HashMap<i64, Record>> {
+    let (low, high) = watermarks(kafka, &[(topic.to_owned(), partition)])?[0];
+    let mut found = HashMap::new();
+    // Those that lie near each other are read in one go.
+    for near in wanted.chunk_by(|one, next| next.0 - one.0 <= NEAR) {
+        let mut left = near.iter().peekable();
+        let from = left.peek().map_or(low, |(sequence, _)| low.max(sequence - 1));
+        let mut reader = Reader::open(kafka, &[((topic.to_owned(), partition), from, high)])?;
+        while let Some((sequence, id)) = left.peek().copied().copied() {
+            let Some(record) = reader.next()? else {
+                bail!("{topic}/{partition} does not hold event {id} under sequence {sequence}");
+            };
+            let said = envelope::text(&record.headers, envelope::name::ID).and_then(|text| text.parse().ok());
+            if envelope::sequence(&record.headers) == Some(sequence) && said == Some(id) {
+                found.insert(sequence, record);
+                left.next();
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What comparing log and database gives.

@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgQueryResult};
 use tracing::warn;
 
 use crate::breaker::Breaker;
-use crate::{clock, probe};
+use crate::{clock, mutant, probe};
 
 /// Between two tries while Postgres is not there.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
@@ -161,7 +161,8 @@ async fn wait_for(options: &PgConnectOptions, breaker: &Breaker) {
 #[must_use]
 pub fn is_record_fault(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    let is_lock = |code: &str| code == "55P03" && mutant::is("lock-time-out-held-as-a-bad-record");
+    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23") || is_lock(&code))
 }
 
 /// Errs unless an UPDATE has found as many rows as it was given: they were read in the same transaction, and nobody deletes

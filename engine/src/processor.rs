@@ -18,14 +18,16 @@ use tracing::{debug, warn};
 use crate::batch::Batch;
 use crate::calls::{Calls, Done};
 use crate::effects::Effects;
+use crate::failpoint;
 use crate::feed::Feed;
 use crate::held::{Queues, Source};
 use crate::inbox::Inbox;
 use crate::intake::Place;
+use crate::item::What;
 use crate::outbox::Progress;
 use crate::publisher::Publisher;
 use crate::search::Search;
-use crate::service::{EffectMark, Service, Window};
+use crate::service::{Service, Window};
 use crate::shared::Shared;
 use crate::status::State;
 use crate::store::{self, OutputState, Owned};
@@ -69,7 +71,7 @@ pub(crate) struct Processor<S: Service> {
     /// Acts of operators about records that are gone.
     void_acts: Vec<i64>,
     /// Answers whose key waits for a held record.
-    put_off: HashMap<i64, Vec<(S::Input, EffectMark)>>,
+    put_off: HashMap<i64, Vec<What<S::Input>>>,
     /// Timers that cannot be applied.
     rests: Rests,
     storm: Storm,
@@ -147,6 +149,9 @@ impl<S: Service> Processor<S> {
     async fn work(&mut self) -> Ended {
         let partition = self.owned.partition;
         self.shared.status.set(partition, State::Live, None);
+        if let Err(error) = failpoint::reach("E3").await {
+            return Ended::Again(error.to_string());
+        }
         loop {
             if self.stop.is_cancelled() {
                 return Ended::Revoked;
@@ -235,8 +240,8 @@ impl<S: Service> Processor<S> {
 
     /// Turns results of effects into inputs, and takes in the ends that were asked for.
     fn collect(&mut self, now: Timestamp) {
-        for (input, mark) in self.calls.answers(now) {
-            self.answer(input, mark);
+        for what in self.calls.results(now) {
+            self.answer(what);
         }
         while let Ok(ends) = self.ends.1.try_recv() {
             self.timers.answer(ends);
@@ -291,8 +296,8 @@ impl<S: Service> Processor<S> {
 
     fn take(&mut self, done: Done<S::Input>) {
         let now = self.clock.now();
-        if let Some((input, mark)) = self.calls.judge(done, now) {
-            self.answer(input, mark);
+        for what in self.calls.judge(done, now) {
+            self.answer(what);
         }
     }
 

@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::breaker::Breaker;
+use crate::failpoint::{Injected, reach};
 use crate::kafka::Kafka;
+use crate::mutant;
 use crate::outbox::{Left, Load, Progress, Row};
 use crate::own_log;
 use crate::producer::{Flight, Outgoing, Producer, owned};
@@ -219,12 +221,18 @@ impl Sender {
         if self.queue.is_empty() {
             return Ok(());
         }
+        reach("R1").await?;
         let length = self.chunk_length();
         let output = self.queue[0].record().output;
         let (flight, count) = self.launch(length)?;
+        reach("R2").await?;
+        if mutant::is("two-topics-in-flight") {
+            self.send_next_topic(count);
+        }
         let Ok(reports) = flight.await else {
             return Err(Trouble::Retry("the producer dropped the records".to_owned()));
         };
+        reach("R5").await?;
         let offsets: Vec<i64> = reports.iter().flatten().map(|delivered| delivered.offset).collect();
         let trouble = match reports.last() {
             Some(Err(error)) => Some(error.to_string()),
@@ -234,6 +242,14 @@ impl Sender {
         if !offsets.is_empty() {
             self.check_offsets(output, &offsets).await?;
             self.acknowledge(output, &offsets);
+            match self.queue.front() {
+                None => reach("R3").await?,
+                Some(next) if next.record().output != output => reach("R4").await?,
+                Some(_) => {}
+            }
+            if output == Output::Retry {
+                reach("D2").await?;
+            }
         }
         trouble.map_or(Ok(()), |error| Err(Trouble::Retry(error)))
     }
@@ -256,6 +272,13 @@ impl Sender {
         }
         self.producer = Some(producer);
         Ok((flight, count))
+    }
+
+    /// A bug: the next topic is begun before this one is through.
+    fn send_next_topic(&self, from: usize) {
+        if let (Some(producer), Some(next)) = (&self.producer, self.queue.get(from)) {
+            drop(producer.send(self.outgoing(next.record())));
+        }
     }
 
     fn outgoing<'a>(&'a self, record: &'a OutRecord) -> Outgoing<'a> {
@@ -346,4 +369,10 @@ impl Drop for Sender {
 enum Trouble {
     Retry(String),
     Forked(String),
+}
+
+impl From<Injected> for Trouble {
+    fn from(error: Injected) -> Self {
+        Self::Retry(error.to_string())
+    }
 }

@@ -19,6 +19,7 @@ use crate::publisher::Publisher;
 use crate::record::{OutRecord, Output};
 
 const TOPIC: &str = "toy.events";
+const RETRY: &str = "toy-svc.retry";
 const RECORDS: i64 = 4;
 const SOON: Duration = Duration::from_secs(60);
 
@@ -49,15 +50,19 @@ impl Broker {
         config
     }
 
+    fn start(&self, config: ClientConfig) -> Publisher {
+        let end = End { sequence: 0, offset: -1, next_offset: 0 };
+        let left = Left { ends: [end; 3], rows: Vec::new(), acked_batch: 0 };
+        let topics = [TOPIC, RETRY, "toy-svc.dlq"].map(str::to_owned);
+        let breaker = Breaker::new("kafka", "Kafka", true);
+        Publisher::start(Arc::clone(&self.kafka), config, 0, topics, left, breaker, CancellationToken::new())
+    }
+
     /// Publishes one batch of several records after these answers to the first requests. Returns the sequences on the
     /// log, repeats included.
     async fn publish(&self, config: ClientConfig, answers: &[RDKafkaRespErr]) -> Vec<i64> {
         self.mock.request_errors(RDKafkaApiKey::Produce, answers);
-        let end = End { sequence: 0, offset: -1, next_offset: 0 };
-        let left = Left { ends: [end; 3], rows: Vec::new(), acked_batch: 0 };
-        let topics = [TOPIC, "toy-svc.retry", "toy-svc.dlq"].map(str::to_owned);
-        let (breaker, stop) = (Breaker::new("kafka", "Kafka", true), CancellationToken::new());
-        let mut publisher = Publisher::start(Arc::clone(&self.kafka), config, 0, topics, left, breaker, stop.clone());
+        let mut publisher = self.start(config);
         let records = (1..=RECORDS).map(record).collect();
         publisher.send(Row { batch: 1, records: Arc::new(records) });
         let acknowledged = publisher.progress.wait_for(|progress| progress.acked_batch == 1);
@@ -129,4 +134,27 @@ async fn a_producer_that_ends_for_good_is_replaced() {
     let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
     let log = broker.publish(broker.config("1"), &[refusal]).await;
     assert_eq!(first_appearances(&log), [1, 2, 3, 4], "{log:?}");
+}
+
+/// What follows on another topic is not there before what it follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_topic_is_begun_when_the_last_is_through() {
+    let broker = Broker::new();
+    broker.mock.create_topic(RETRY, 1, 1).unwrap();
+    broker.mock.request_errors(RDKafkaApiKey::Produce, &REFUSALS);
+    let mut publisher = broker.start(broker.config("1"));
+    let letter = OutRecord { output: Output::Retry, ..record(1) };
+    publisher.send(Row { batch: 1, records: Arc::new(vec![record(1), letter]) });
+    let ends = || {
+        let (kafka, places) = (Arc::clone(&broker.kafka), [(TOPIC.to_owned(), 0), (RETRY.to_owned(), 0)]);
+        tokio::task::spawn_blocking(move || {
+            own_log::watermarks(&kafka, &places).unwrap().into_iter().map(|(_, high)| high).collect::<Vec<_>>()
+        })
+    };
+    while publisher.progress.borrow_and_update().acked_batch == 0 {
+        // The second is asked for last: what it has, the first had before.
+        let ends = ends().await.unwrap();
+        assert!(ends[1] == 0 || ends[0] > 0, "the letter is on the log, what it follows is not");
+    }
+    assert_eq!(ends().await.unwrap(), [1, 1]);
 }

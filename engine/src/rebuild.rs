@@ -11,6 +11,7 @@ use events::snowflake;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use sqlx::{Connection, PgConnection};
 
+use crate::failpoint;
 use crate::fold::{Fold, Folded, FoldedPartition, Progress};
 use crate::intake::Place;
 use crate::kafka::Kafka;
@@ -83,6 +84,7 @@ pub async fn rebuild<S: Service>(
     stage(Stage::ReadModel);
     let facts = model::fold(fold.service, fold.kafka, fold.codec, fold.pool, |_| {}).await?;
     stage(Stage::Finishing);
+    failpoint::reach("B2").await?;
     finish(fold, &folded).await?;
     Ok(Report {
         events: folded.events,
@@ -180,6 +182,7 @@ async fn finish<S: Service>(fold: &Fold<'_, S>, folded: &Folded) -> anyhow::Resu
         recovery_store::save_barrier(&mut tx, topic, *partition, *high).await?;
     }
     recovery_store::clear_fact(&mut tx, MARK).await?;
+    failpoint::reach("B3").await?;
     tx.commit().await?;
     Ok(())
 }

@@ -130,14 +130,14 @@ pub enum Outcome<I> {
         /// When to ask.
         ask_after: Duration,
     },
-    /// It was reached and erred; uses up an attempt.
+    /// It was reached and said no for now; uses up an attempt. A dead letter when there is none left.
     Failed {
         /// Stable code, upper case.
         code: &'static str,
         /// For people.
         message: String,
     },
-    /// It was not reached; uses up no attempt.
+    /// It was not reached, or did not answer; uses up no attempt, however long that lasts.
     Unreachable {
         /// For people.
         message: String,
@@ -259,6 +259,11 @@ pub trait Service: Send + Sync + 'static {
         true
     }
 
+    /// The input that ends an effect of this name which an operator discards. `None`: it can only be redriven.
+    fn discard_effect(&self, _key: i64, _effect: &str) -> Option<Self::Input> {
+        None
+    }
+
     /// One step of the fold. No clock, no randomness, no other table.
     fn evolve(&self, states: &mut Self::States, event: &Recorded<Self::Event>);
 
@@ -313,7 +318,8 @@ pub trait Service: Send + Sync + 'static {
         async { Ok(Vec::new()) }
     }
 
-    /// Reads what a try needs, for those of the marks that are still asked for, just before they start.
+    /// Reads what a try needs, for those of the marks that are still asked for by the same events: just before they start,
+    /// and in a batch that must know whether a dead one is still asked for.
     fn effects_read(
         &self,
         _conn: &mut PgConnection,

@@ -38,6 +38,8 @@ pub struct Settings {
     pub timer_grace: Duration,
     /// A held record is tried again after these, one after the other; then it is dead.
     pub retry_delays: Arc<[Duration]>,
+    /// An effect whose other side errs is tried again within these, one after the other; then it is a dead letter.
+    pub effect_delays: Arc<[Duration]>,
     /// Most inputs of one batch.
     pub batch_max: usize,
     /// Transactions of this process that run at once.
@@ -54,6 +56,7 @@ impl Settings {
             instance: instance.into(),
             timer_grace: Duration::from_secs(60),
             retry_delays: [5, 30, 120, 600].map(Duration::from_secs).into(),
+            effect_delays: [1, 2, 4, 8, 16, 32, 64].map(Duration::from_secs).into(),
             batch_max: 500,
             transactions_at_once: cores.div_ceil(4),
         }

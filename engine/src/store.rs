@@ -46,6 +46,7 @@ pub(crate) struct StoredTry {
     pub(crate) kind: String,
     pub(crate) attempts: i32,
     pub(crate) next_try_at: Timestamp,
+    pub(crate) failed_at: Option<Timestamp>,
 }
 
 /// Becomes the owner of these processors: in a transaction of its own, before anything is read (H3).
@@ -170,7 +171,7 @@ pub(crate) async fn save_read_model(
 
 /// The stored tries of a processor's effects.
 pub(crate) async fn tries(conn: &mut PgConnection, partition: i32) -> Result<Vec<StoredTry>, sqlx::Error> {
-    let rows = sqlx::query("SELECT key, kind, attempts, next_try_at FROM effects WHERE partition = $1")
+    let rows = sqlx::query("SELECT key, kind, attempts, next_try_at, failed_at FROM effects WHERE partition = $1")
         .bind(partition)
         .fetch_all(conn)
         .await?;
@@ -180,6 +181,7 @@ pub(crate) async fn tries(conn: &mut PgConnection, partition: i32) -> Result<Vec
             kind: row.try_get(1)?,
             attempts: row.try_get(2)?,
             next_try_at: clock::from_utc(row.try_get(3)?),
+            failed_at: row.try_get::<Option<_>, _>(4)?.map(clock::from_utc),
         })
     };
     rows.iter().map(stored).collect()
@@ -193,18 +195,22 @@ pub(crate) struct OpenTry {
     pub(crate) attempts: i32,
     pub(crate) next_try_at: Timestamp,
     pub(crate) pending: bool,
+    /// When it failed first.
+    pub(crate) failed_at: Option<Timestamp>,
     pub(crate) error: Option<String>,
 }
 
 /// Remembers tries without an answer. Scheduling, outside the fold.
 pub(crate) async fn save_tries(conn: &mut PgConnection, partition: i32, tries: &[OpenTry]) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO effects AS e (partition, key, kind, attempts, next_try_at, pending, first_error, last_error)
-         SELECT $1, u.key, u.kind, u.attempts, u.next_try_at, u.pending, u.error, u.error
-         FROM UNNEST($2::bigint[], $3::text[], $4::int[], $5::timestamptz[], $6::bool[], $7::text[])
-              AS u (key, kind, attempts, next_try_at, pending, error)
+        "INSERT INTO effects AS e (partition, key, kind, attempts, next_try_at, pending, failed_at, first_error,
+                                   last_error)
+         SELECT $1, u.key, u.kind, u.attempts, u.next_try_at, u.pending, u.failed_at, u.error, u.error
+         FROM UNNEST($2::bigint[], $3::text[], $4::int[], $5::timestamptz[], $6::bool[], $7::timestamptz[], $8::text[])
+              AS u (key, kind, attempts, next_try_at, pending, failed_at, error)
          ON CONFLICT (partition, key, kind) DO UPDATE
          SET attempts = EXCLUDED.attempts, next_try_at = EXCLUDED.next_try_at, pending = EXCLUDED.pending,
+             failed_at = EXCLUDED.failed_at,
              first_error = COALESCE(e.first_error, EXCLUDED.first_error),
              last_error = COALESCE(EXCLUDED.last_error, e.last_error)",
     )
@@ -214,6 +220,7 @@ pub(crate) async fn save_tries(conn: &mut PgConnection, partition: i32, tries: &
     .bind(tries.iter().map(|open| open.attempts).collect::<Vec<_>>())
     .bind(tries.iter().map(|open| clock::to_utc(open.next_try_at)).collect::<Vec<_>>())
     .bind(tries.iter().map(|open| open.pending).collect::<Vec<_>>())
+    .bind(tries.iter().map(|open| open.failed_at.map(clock::to_utc)).collect::<Vec<_>>())
     .bind(tries.iter().map(|open| open.error.clone()).collect::<Vec<_>>())
     .execute(conn)
     .await?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use events::time::Timestamp;
 
 use crate::intake::Place;
+use crate::mutant;
 use crate::service::Window;
 
 /// Timers of one batch.
@@ -134,12 +135,13 @@ impl Timers {
 
     /// The window to take in now, if any timer may fire.
     pub(crate) fn window(&self, now: Timestamp) -> Option<Window> {
-        if !self.is_due(now) || self.next.is_none_or(|next| next > self.horizon) {
+        let horizon = if mutant::is("timer-before-catch-up") { now } else { self.horizon };
+        if !self.is_due(now) || self.next.is_none_or(|next| next > horizon) {
             return None;
         }
         let graceful = now < self.assigned_at.plus(self.grace);
         let from = if graceful { self.assigned_at.minus(self.grace) } else { ALWAYS };
-        Some(Window { from, until: self.horizon.min(now), limit: TIMERS_MAX })
+        Some(Window { from, until: horizon.min(now), limit: TIMERS_MAX })
     }
 
     /// True when the ends must be asked for: something is due (or `also` is) that lies beyond the horizon.

@@ -20,7 +20,7 @@ use crate::store;
 /// Tables of the projection that the engine folds for every service.
 const ENGINE_TABLES: [Table; 2] = [
     Table { name: "commands", key: "command_id", read_model: false },
-    Table { name: "held", key: "partition, topic, source_offset", read_model: false },
+    Table { name: "held", key: "partition, topic, source_offset, effect", read_model: false },
 ];
 
 /// The snapshot rests while the log is folded, and tables are read row by row.

@@ -225,6 +225,7 @@ async fn start<P: Program>(
         settings: engine::Settings {
             timer_grace: settings.timer_grace,
             retry_delays: settings.retry_delays.as_slice().into(),
+            effect_delays: settings.effect_delays.as_slice().into(),
             ..engine::Settings::new(instance)
         },
     };

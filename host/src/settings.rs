@@ -23,6 +23,8 @@ pub struct Settings {
     pub jwt_keys: Secret,
     /// `RETRY_DELAYS`
     pub retry_delays: Vec<Duration>,
+    /// `EFFECT_DELAYS`
+    pub effect_delays: Vec<Duration>,
     /// `TIMER_GRACE`
     pub timer_grace: Duration,
     /// `LOG`
@@ -43,6 +45,7 @@ impl Settings {
         let admin_addr = reader.parsed("ADMIN_ADDR");
         let jwt_keys = reader.secret("JWT_KEYS");
         let retry_delays = reader.durations_or("RETRY_DELAYS", "5s,30s,2m,10m");
+        let effect_delays = reader.durations_or("EFFECT_DELAYS", "1s,2s,4s,8s,16s,32s,64s");
         let timer_grace = reader.duration_or("TIMER_GRACE", "60s");
         let log = reader.text_or("LOG", "info");
         Some(Self {
@@ -58,6 +61,7 @@ impl Settings {
             admin_addr: admin_addr?,
             jwt_keys: jwt_keys?,
             retry_delays: retry_delays?,
+            effect_delays: effect_delays?,
             timer_grace: timer_grace?,
             log: log?,
         })

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use engine::migrate::{MigrationSet, Schema};
+use engine::mutant;
 use engine::pool::all_found;
 use engine::service::Homes;
 use events::id::{OrderId, ProductId};
@@ -88,13 +89,20 @@ pub async fn lock_products(
     conn: &mut PgConnection,
     product_ids: &[i64],
 ) -> Result<BTreeMap<ProductId, Product>, sqlx::Error> {
-    let rows: Vec<ProductRow> = sqlx::query_as(
-        "SELECT product_id, name, price_amount, currency, listed, on_hand, reserved, sold, received, adjusted
-         FROM products WHERE product_id = ANY($1) ORDER BY product_id FOR NO KEY UPDATE",
-    )
-    .bind(product_ids)
-    .fetch_all(conn)
-    .await?;
+    macro_rules! products {
+        ($lock:literal) => {
+            concat!(
+                "SELECT product_id, name, price_amount, currency, listed, on_hand, reserved, sold, received, adjusted
+                 FROM products WHERE product_id = ANY($1) ORDER BY product_id",
+                $lock
+            )
+        };
+    }
+    let unlocked = mutant::is("stock-without-a-lock");
+    let rows: Vec<ProductRow> = sqlx::query_as(if unlocked { products!("") } else { products!(" FOR NO KEY UPDATE") })
+        .bind(product_ids)
+        .fetch_all(conn)
+        .await?;
     rows.into_iter().map(|row| Ok((ProductId(row.product_id), row.product()?))).collect()
 }
 

@@ -3,13 +3,14 @@
 //! A notice may be handed over twice (DESIGN §4: the window is one crash between send and commit), always under the same
 //! message ID. What is said is [`crate::wording`]'s; when, and whether at all, is [`crate::domain`]'s.
 
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use engine::breaker::{Breaker, Breakers};
-use engine::probe;
+use engine::{failpoint, probe};
 use events::code::{Channel, NoticeKind};
 use events::id::OrderId;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
@@ -30,6 +31,8 @@ const FROM: &str = "Orderlog <no-reply@orderlog.example>";
 const SMTP_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Mails on their way at once: each takes a thread and a connection.
 const MAILS_MAX: u32 = 16;
+/// What lettre says of an answer that ended with the connection.
+const HUNG_UP: &str = "incomplete response";
 const SMTP_IDLE_MAX: Duration = Duration::from_secs(30);
 /// A thread that looks whether the server is there is back after this, twice over.
 const SMTP_PROBE_TIMEOUT: Duration = Duration::from_millis(1_400);
@@ -159,6 +162,9 @@ impl Mailer {
         if let Err(away) = breaker.check() {
             return Verdict::Unreachable(away.to_string());
         }
+        if let Err(error) = failpoint::reach("N1").await {
+            return Verdict::Unreachable(error.to_string());
+        }
         let call = async {
             match parcel.channel {
                 Channel::Email => self.mail(&id, parcel.to, words).await,
@@ -170,7 +176,10 @@ impl Mailer {
             Verdict::Unreachable(message) => breaker.failed(message),
             Verdict::Final(_) | Verdict::Failed { .. } => breaker.succeeded(),
         }
-        verdict
+        match failpoint::reach("N2").await {
+            Ok(()) => verdict,
+            Err(error) => Verdict::Unreachable(error.to_string()),
+        }
     }
 
     async fn mail(&self, id: &str, to: &str, words: Words) -> Verdict {
@@ -246,6 +255,8 @@ fn smtp_verdict(error: &smtp::Error) -> Verdict {
         Some(530..=539) => Verdict::Failed { code: "SMTP_LOGIN", message },
         Some(code) if error.is_permanent() => refused(&format!("SMTP_{code}")),
         Some(_) => Verdict::Failed { code: "SMTP_TRANSIENT", message },
+        // The server hung up in the middle of the dialogue, as one that is stopped does. lettre has no kind for that.
+        None if error.source().is_some_and(|source| source.to_string() == HUNG_UP) => Verdict::Unreachable(message),
         None if error.is_response() => Verdict::Failed { code: "SMTP_PROTOCOL", message },
         // What the server cannot do (encrypt, log in as configured).
         None if error.is_client() => Verdict::Failed { code: "SMTP_CLIENT", message },

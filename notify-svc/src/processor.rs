@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::failpoint;
 use engine::service::{
     About, Decoded, Description, EffectMark, Failure, Homes, InputTopic, Outcome, Service, Table, TopicKind, Try,
 };
@@ -36,6 +37,9 @@ pub const DESCRIPTION: Description = Description {
     projection_version: 1,
     tables: &[Table { name: "notices", key: "order_id, kind", read_model: false }],
 };
+
+/// Why a notice was not sent that an operator gave up.
+const DISCARDED: &str = "DISCARDED";
 
 /// The notification service, as the engine runs it.
 #[derive(Debug, Clone)]
@@ -204,6 +208,13 @@ impl Service for Notices {
         !OrderEvent::ends_order(type_name)
     }
 
+    /// That a notice was never sent is said, and by whom it was given up.
+    fn discard_effect(&self, key: i64, effect: &str) -> Option<Input> {
+        let (kind, channel) = effect_of(effect)?;
+        let report = domain::Report::Refused(DISCARDED.to_owned());
+        Some(Input::Answer(domain::Input::Answer { order_id: OrderId(key), kind, channel, report }))
+    }
+
     fn evolve(&self, states: &mut States, event: &Recorded<NotificationEvent>) {
         let (order_id, kind) = (event.event.order_id(), kind_of(&event.event));
         let state = states.orders.entry(order_id).or_default();
@@ -279,7 +290,10 @@ impl Service for Notices {
         };
         let Address(to) = effect.to.as_ref().expect("a channel that can be reached has an address");
         match mailer.send(Parcel { order_id, kind, channel, letter: &effect.letter, to }).await {
-            Verdict::Final(report) => answer(report),
+            Verdict::Final(report) => match failpoint::reach("N3").await {
+                Ok(()) => answer(report),
+                Err(error) => Outcome::Unreachable { message: error.to_string() },
+            },
             Verdict::Failed { code, message } => Outcome::Failed { code, message },
             Verdict::Unreachable(message) => Outcome::Unreachable { message },
         }

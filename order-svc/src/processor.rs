@@ -10,6 +10,7 @@ use std::time::Duration;
 use engine::service::{
     About, Decoded, Description, DueTimer, Failure, Homes, InputTopic, Outcome, Service, Table, TopicKind, Try, Window,
 };
+use engine::{clock, mutant};
 use events::codec::{Codec, DecodeError, EncodeError};
 use events::id::{OrderId, ProductId};
 use events::inventory::InventoryEvent;
@@ -193,6 +194,8 @@ impl Service for Orders {
     }
 
     fn evolve(&self, states: &mut States, event: &Recorded<OrderEvent>) {
+        let late = mutant::is("clock-in-evolve").then(|| Recorded { at: clock::wall(), ..event.clone() });
+        let event = late.as_ref().unwrap_or(event);
         let order_id = event.event.order_id();
         let state = states.orders.entry(order_id).or_default();
         let version = state.version();

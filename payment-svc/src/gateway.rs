@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use engine::breaker::{Breaker, Breakers};
-use engine::probe;
 use engine::service::{Outcome, Try};
+use engine::{failpoint, mutant, probe};
 use events::id::OrderId;
 use events::money::{Currency, Money};
 use events::time::Timestamp;
@@ -127,7 +127,10 @@ impl Http {
     }
 
     async fn charge(&self, request: &Request, attempt: Try) -> Result<Outcome<Input>, Trouble> {
-        let key = charge_key(request.order_id);
+        let mut key = charge_key(request.order_id);
+        if mutant::is("fresh-key-for-each-charge") {
+            key = format!("{key}:{}:{}", attempt.now.0, attempt.number);
+        }
         if attempt.may_have_called
             && let Some(shown) = self.get(&format!("/v1/charges/{key}")).await?
         {
@@ -207,7 +210,10 @@ impl Http {
 
     async fn post(&self, path: &str, body: &Value) -> Result<(StatusCode, Value), Trouble> {
         let response = self.client.post(format!("{}{path}", self.url)).json(body).send().await.map_err(unreachable)?;
-        read(response).await
+        let answer = read(response).await?;
+        let label = if path.ends_with("/cancel") { "G5" } else { "G3" };
+        failpoint::reach(label).await.map_err(|error| Trouble::Unreachable(error.to_string()))?;
+        Ok(answer)
     }
 }
 
@@ -232,6 +238,9 @@ impl Gateway {
         if let Err(away) = http.breaker.check() {
             return Outcome::Unreachable { message: away.to_string() };
         }
+        if let Err(error) = failpoint::reach("G2").await {
+            return Outcome::Unreachable { message: error.to_string() };
+        }
         let call = async {
             match request.call {
                 Call::Charge => http.charge(request, attempt).await,
@@ -244,6 +253,11 @@ impl Gateway {
         match &outcome {
             Err(Trouble::Unreachable(message)) => http.breaker.failed(message),
             Ok(_) | Err(Trouble::Failed(_)) => http.breaker.succeeded(),
+        }
+        if matches!(outcome, Ok(Outcome::Answer(_)))
+            && let Err(error) = failpoint::reach("G4").await
+        {
+            return Outcome::Unreachable { message: error.to_string() };
         }
         outcome.unwrap_or_else(|trouble| match trouble {
             Trouble::Unreachable(message) => Outcome::Unreachable { message },

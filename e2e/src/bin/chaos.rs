@@ -54,6 +54,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Report> {
     anyhow::ensure!(cli.minutes > 0.5 && cli.rate > 0.0, "a run has at least half a minute, and load");
     let length = Duration::from_secs_f64(cli.minutes * 60.0);
     let options = Options { seed, length, rate: cli.rate, out, patience: cli.patience.max(1), is_live: !cli.json };
+    chaos::stand_on_running_stack()?;
     if !cli.json {
         eprintln!("seed {seed}; evidence in {}", options.out.display());
     }

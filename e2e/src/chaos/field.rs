@@ -4,6 +4,7 @@
 //! their proxies.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::links::Links;
 use super::load::Load;
 use super::plan::INSTANCES;
 use super::servers::Servers;
+use crate::evidence::Sample;
 use crate::process::Process;
 use crate::stack::{SERVICES, Stack};
 
@@ -136,6 +138,35 @@ impl Field {
         Ok(())
     }
 
+    /// Copies the services' logs, which go with the stack.
+    pub(super) fn keep_logs(&self, into: &Path) -> anyhow::Result<()> {
+        let folder = self.stack.stack_file();
+        for entry in std::fs::read_dir(folder.parent().context("a stack has a folder")?)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                std::fs::copy(&path, into.join(path.file_name().unwrap_or_default()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What each process keeps in memory.
+    pub(super) fn samples(&mut self) -> Vec<Sample> {
+        let at = self.load.history.now();
+        let mut samples = Vec::new();
+        for service in SERVICES {
+            for instance in 0..INSTANCES {
+                let process = self.stack.process(service, instance).ok().and_then(Process::running);
+                let rss_bytes = process.and_then(resident);
+                if rss_bytes.is_some() {
+                    let service = service.to_owned();
+                    samples.push(Sample { at, service, instance, rss_bytes, db_connections: None, outbox_bytes: None });
+                }
+            }
+        }
+        samples
+    }
+
     async fn kill_backend(&self, service: &str) -> bool {
         let url = &self.stack.databases[service];
         let found = async {
@@ -203,4 +234,10 @@ fn to_process(process: &mut Process, signal: Signal) -> anyhow::Result<bool> {
         process.signal(signal)?;
     }
     Ok(runs)
+}
+
+fn resident(pid: u32) -> Option<u64> {
+    const PAGE_BYTES: u64 = 4096;
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    statm.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * PAGE_BYTES)
 }

@@ -4,12 +4,13 @@
 //! would be no stranger's on a broker without ACLs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::kafka::{INPUT_BYTES_MAX, Kafka};
-use engine::own_log::{Reader, watermarks};
+use engine::own_log::{Partition, Reader, watermarks};
 use engine::record::Record;
 use events::envelope::{self, Headers};
 use rand::rngs::StdRng;
@@ -17,8 +18,7 @@ use rand::{RngExt, SeedableRng};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-use crate::evidence::lines::Lines;
-use crate::evidence::{self, Injected};
+use crate::evidence::{self, lines::Lines};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A copy comes so much later, at most.
@@ -29,6 +29,8 @@ const STRANGE: f64 = 0.001;
 const STRANGE_AT_LEAST: usize = 8;
 const REPORT_WITHIN: Duration = Duration::from_secs(60);
 const MARKED: &str = "repeat";
+/// In the folder of the evidence.
+pub(super) const FILE: &str = "injected.ndjson";
 
 /// Appends until it is ended.
 pub(super) struct Injector {
@@ -36,23 +38,24 @@ pub(super) struct Injector {
     random: StdRng,
     lines: Lines,
     producer: FutureProducer,
-    next: BTreeMap<(String, i32), i64>,
+    next: BTreeMap<Partition, i64>,
     /// Topic, partition and offset of what was injected: that is not copied again.
     own: BTreeSet<(String, i32, i64)>,
     waiting: Vec<(Instant, Injection)>,
-    counts: Counts,
+    done: Injected,
 }
 
-/// How many.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
+/// What was appended, and what nobody knows of.
+#[derive(Debug, Default)]
+pub(super) struct Injected {
     pub(super) repeats: usize,
     pub(super) strange: usize,
-    /// Nobody knows whether they are in the log.
-    pub(super) unknown: usize,
+    pub(super) unknown: Vec<Injection>,
 }
 
-struct Injection {
+/// A record to be appended.
+#[derive(Debug)]
+pub(super) struct Injection {
     class: &'static str,
     topic: String,
     partition: i32,
@@ -77,12 +80,12 @@ impl Injector {
             next,
             own: BTreeSet::new(),
             waiting: Vec::new(),
-            counts: Counts::default(),
+            done: Injected::default(),
         })
     }
 
     /// Runs until `over` is set; what waits then is dropped.
-    pub(super) async fn run(mut self, over: Arc<AtomicBool>) -> anyhow::Result<Counts> {
+    pub(super) async fn run(mut self, over: Arc<AtomicBool>) -> anyhow::Result<Injected> {
         while !over.load(Ordering::Relaxed) {
             let records = self.fresh().await;
             for record in records {
@@ -96,13 +99,13 @@ impl Injector {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        Ok(self.counts)
+        Ok(self.done)
     }
 
     /// What came since the last look; nothing when the broker does not answer.
     async fn fresh(&mut self) -> Vec<Record> {
         let (kafka, next) = (self.kafka.clone(), self.next.clone());
-        let read = move || -> anyhow::Result<(Vec<((String, i32), i64)>, Vec<Record>)> {
+        let read = move || -> anyhow::Result<(BTreeMap<Partition, i64>, Vec<Record>)> {
             let places: Vec<_> = next.keys().cloned().collect();
             let ends: Vec<_> = places.iter().cloned().zip(watermarks(&kafka, &places)?).collect();
             let ranges: Vec<_> = ends.iter().map(|(place, (_, high))| (place.clone(), next[place], *high)).collect();
@@ -135,42 +138,70 @@ impl Injector {
             value: record.value.clone(),
             headers: record.headers.clone(),
         };
-        let few = self.counts.strange < STRANGE_AT_LEAST && self.random.random_bool(0.02);
+        let few = self.done.strange < STRANGE_AT_LEAST && self.random.random_bool(0.02);
         if few || self.random.random_bool(STRANGE) {
-            self.counts.strange += 1;
+            self.done.strange += 1;
             let strange = strange(&copy, &mut self.random);
             self.waiting.push((later, strange));
         }
         if self.random.random_bool(REPEATED) {
-            self.counts.repeats += 1;
+            self.done.repeats += 1;
             self.waiting.push((later, copy));
         }
     }
 
     async fn append(&mut self, injection: Injection) -> anyhow::Result<()> {
-        let Injection { class, topic, partition, key, value, headers } = injection;
-        let name = self.kafka.topic(&topic);
-        let mut theirs = OwnedHeaders::new_with_capacity(headers.len());
-        for (key, value) in headers.iter() {
-            theirs = theirs.insert(Header { key, value: Some(value) });
+        let name = self.kafka.topic(&injection.topic);
+        let mut headers = OwnedHeaders::new_with_capacity(injection.headers.len());
+        for (key, value) in injection.headers.iter() {
+            headers = headers.insert(Header { key, value: Some(value) });
         }
-        let mut record = FutureRecord::<[u8], [u8]>::to(&name).partition(partition).headers(theirs);
-        record.key = key.as_deref();
-        record.payload = value.as_deref();
+        let mut record = FutureRecord::<[u8], [u8]>::to(&name).partition(injection.partition).headers(headers);
+        record.key = injection.key.as_deref();
+        record.payload = injection.value.as_deref();
         match self.producer.send(record, REPORT_WITHIN).await {
             // A report without an offset is none (H1).
             Ok(delivery) if delivery.offset >= 0 => {
-                self.own.insert((topic.clone(), partition, delivery.offset));
-                let class = class.to_owned();
-                self.lines.append(&Injected { topic, partition, offset: delivery.offset, class, value })
+                self.own.insert((injection.topic.clone(), injection.partition, delivery.offset));
+                self.lines.append(&injection.at(delivery.offset))
             }
             _ => {
-                self.counts.unknown += 1;
+                self.done.unknown.push(injection);
                 self.producer = self.kafka.publisher_config().create()?;
                 Ok(())
             }
         }
     }
+}
+
+impl Injection {
+    fn at(&self, offset: i64) -> evidence::Injected {
+        let (topic, class, value) = (self.topic.clone(), self.class.to_owned(), self.value.clone());
+        evidence::Injected { topic, partition: self.partition, offset, class, value }
+    }
+}
+
+/// Looks for what nobody knew of among the collected records, and writes down what is there. Copies are left out: nobody can
+/// tell them from those of producers, and need not.
+///
+/// # Errors
+/// When the folder cannot be read or written.
+pub(super) fn resolve(unknown: &[Injection], folder: &Path) -> anyhow::Result<()> {
+    let strange: Vec<&Injection> = unknown.iter().filter(|one| one.class != MARKED).collect();
+    if strange.is_empty() {
+        return Ok(());
+    }
+    let (evidence, lines) = (evidence::Folder::read(folder)?, Lines::open(folder, FILE)?);
+    for one in strange {
+        let is_it = |entry: &&evidence::Entry| {
+            let same = entry.key == one.key && entry.value == one.value && entry.headers == one.headers;
+            same && entry.partition == one.partition
+        };
+        if let Some(entry) = evidence.topic(&one.topic).iter().find(is_it) {
+            lines.append(&one.at(entry.offset))?;
+        }
+    }
+    Ok(())
 }
 
 /// What a stranger might send instead of this record: what makes it strange is not its place alone.

@@ -24,6 +24,9 @@ const CUSTOMERS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(6);
 /// One that gets no clear answer for so long gives up.
 const GIVES_UP_AFTER: Duration = Duration::from_secs(90);
+/// How long it waits before it asks again: first, and at most.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
 /// Orders under way at once; above, a client goes elsewhere.
 const UNDER_WAY_MAX: usize = 400;
 
@@ -154,7 +157,7 @@ impl Load {
         (op, key, body): (&str, &str, &Value),
         (instances, path): (&[String], &str),
     ) -> anyhow::Result<Option<Answer>> {
-        let began = Instant::now();
+        let (began, mut pause) = (Instant::now(), AGAIN_AFTER);
         loop {
             let url = format!("{}{path}", instances[random.random_range(0..instances.len())]);
             let request = Request { op, key: Some(key), body, url: &url, method: &Method::POST };
@@ -162,7 +165,8 @@ impl Load {
             if class != Class::Info || self.is_over() || began.elapsed() > GIVES_UP_AFTER {
                 return Ok(answer.filter(|_| class == Class::Ok));
             }
-            tokio::time::sleep(Duration::from_millis(random.random_range(200..1_500))).await;
+            tokio::time::sleep(pause.mul_f64(0.5 + random.random::<f64>())).await;
+            pause = (pause * 2).min(AGAIN_AFTER_MAX);
         }
     }
 

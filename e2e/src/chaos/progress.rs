@@ -1,4 +1,4 @@
-//! The line on the terminal while a run goes on.
+//! The line on the terminal while a run goes on, and beside it the samples of what processes keep in memory.
 //!
 //! Elsewhere than on a terminal a line is written every ten seconds.
 
@@ -10,9 +10,11 @@ use sqlx::{Connection, PgConnection};
 
 use super::Options;
 use super::field::Field;
+use crate::evidence::lines::Lines;
 
 const ASK_EVERY: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// What was shown last.
@@ -23,25 +25,37 @@ pub(super) struct Progress {
     confirmed: i64,
     asked: Option<Instant>,
     shown: Option<Instant>,
+    sampled: Instant,
+    samples: Lines,
 }
 
 impl Progress {
-    pub(super) fn new(options: &Options) -> Self {
-        Self {
+    pub(super) fn new(options: &Options) -> anyhow::Result<Self> {
+        Ok(Self {
             length: options.length,
             is_live: options.is_live,
             on_terminal: std::io::stderr().is_terminal(),
             confirmed: 0,
             asked: None,
             shown: None,
-        }
+            sampled: Instant::now(),
+            samples: Lines::open(&options.out, "resources.ndjson")?,
+        })
     }
 
     /// `faults` are those in force.
-    pub(super) async fn show(&mut self, field: &Field, elapsed: Duration, faults: &[&str]) {
-        if !self.is_live {
-            return;
+    pub(super) async fn show(&mut self, field: &mut Field, elapsed: Duration, faults: &[&str]) -> anyhow::Result<()> {
+        if self.sampled.elapsed() > SAMPLE_EVERY {
+            self.sampled = Instant::now();
+            field.samples().iter().try_for_each(|sample| self.samples.append(sample))?;
         }
+        if self.is_live {
+            self.line(field, elapsed, faults).await;
+        }
+        Ok(())
+    }
+
+    async fn line(&mut self, field: &Field, elapsed: Duration, faults: &[&str]) {
         if self.asked.is_none_or(|at| at.elapsed() > ASK_EVERY) {
             self.asked = Some(Instant::now());
             self.confirmed = confirmed(&field.stack.databases["order-svc"]).await.unwrap_or(self.confirmed);

@@ -14,10 +14,8 @@ use serde::Serialize;
 
 use super::Options;
 use super::field::Field;
-use super::injector::Counts;
-use crate::check;
-use crate::evidence;
-use crate::stack::Stack;
+use super::injector::Injected;
+use crate::{checker, evidence};
 
 /// When what was, in microseconds since 1970; and how long the end took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,7 +23,6 @@ pub(super) struct Times {
     pub(super) started_at: i64,
     pub(super) loaded_until: i64,
     pub(super) healed_at: i64,
-    pub(super) converged_at: i64,
     pub(super) progress: Option<Duration>,
     pub(super) settled: Option<Duration>,
 }
@@ -66,9 +63,11 @@ pub struct Report {
     pub progress_seconds: Option<f64>,
     /// From then to the end of everything.
     pub settled_seconds: Option<f64>,
+    /// How often each invariant is violated.
+    pub invariants: Vec<(&'static str, u64)>,
     /// What did not come to an end, or ended by itself.
     pub not_live: Vec<String>,
-    /// What is wrong with the end.
+    /// One violation of each invariant that does not hold; the rest is `checker`'s to tell, from the evidence.
     pub violations: Vec<String>,
     /// Where the evidence is.
     pub evidence: PathBuf,
@@ -80,7 +79,7 @@ impl Report {
         times: &Times,
         done: &[evidence::Fault],
         field: &Field,
-        injected: Counts,
+        injected: &Injected,
     ) -> Self {
         let mut faults = BTreeMap::<String, Done>::new();
         for fault in done {
@@ -99,21 +98,22 @@ impl Report {
             wanted: now(&tally.begun),
             accepted: now(&tally.accepted),
             answers: [now(&tally.ok), now(&tally.fail), now(&tally.info)],
-            injected: [injected.repeats, injected.strange, injected.unknown],
+            injected: [injected.repeats, injected.strange, injected.unknown.len()],
             progress_seconds: times.progress.map(|time| time.as_secs_f64()),
             settled_seconds: times.settled.map(|time| time.as_secs_f64()),
+            invariants: Vec::new(),
             not_live: Vec::new(),
             violations: Vec::new(),
             evidence: options.out.clone(),
         }
     }
 
-    /// Lets the end be judged.
-    pub(super) async fn judge(&mut self, stack: &Stack) -> anyhow::Result<()> {
-        if let Err(violation) = check::everything(stack).await {
-            self.violations.push(format!("{violation:#}"));
+    /// Takes over what the checker says.
+    pub(super) fn judged(&mut self, judged: &checker::Report) {
+        for checked in &judged.checks {
+            self.invariants.push((checked.invariant, checked.violated));
+            self.violations.extend(checked.violations.first().map(|one| format!("{}: {}", one.invariant, one.what)));
         }
-        Ok(())
     }
 
     /// True when nothing is wrong.
@@ -159,6 +159,8 @@ impl fmt::Display for Report {
         let seconds = |time: Option<f64>| time.map_or("not".to_owned(), |time| format!("after {time:.1} s"));
         let (progress, settled) = (seconds(self.progress_seconds), seconds(self.settled_seconds));
         writeln!(f, "healed: first order confirmed {progress}, at rest {settled}")?;
+        let holding = self.invariants.iter().filter(|(_, violated)| *violated == 0).map(|(name, _)| *name);
+        writeln!(f, "hold: {}", holding.collect::<Vec<_>>().join(" "))?;
         for line in self.not_live.iter().chain(&self.violations) {
             writeln!(f, "\n{line}")?;
         }

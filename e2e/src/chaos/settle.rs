@@ -17,18 +17,13 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is under way in a service's database, as one number per question.
-const OPEN: [(&str, &str, &str); 7] = [
+const OPEN: [(&str, &str, &str); 6] = [
     ("order-svc", "orders that are not final", "SELECT count(*) FROM projection.orders WHERE status = 'PLACED'"),
     ("payment-svc", "calls to the gateway", "SELECT count(*) FROM projection.payments WHERE call_kind IS NOT NULL"),
     ("inventory-svc", "reservations", "SELECT count(*) FROM projection.reservations WHERE status = 'RESERVED'"),
-    (
-        "notify-svc",
-        "notices",
-        "SELECT count(*) FROM projection.notices WHERE due_at IS NOT NULL OR email = 'PENDING' OR sms = 'PENDING'",
-    ),
+    ("notify-svc", "notices", "SELECT count(*) FROM projection.notices WHERE email = 'PENDING' OR sms = 'PENDING'"),
     ("*", "rows of the outbox", "SELECT count(*) FROM engine.outbox"),
     ("*", "held records", "SELECT count(*) FROM projection.held WHERE NOT dead"),
-    ("*", "effects that are tried", "SELECT count(*) FROM engine.effects WHERE pending"),
 ];
 
 /// How long it took until somebody was served.

@@ -38,7 +38,7 @@ pub(super) async fn weather(
     }
     steps.sort();
     let (mut begun, mut done) = (BTreeMap::<usize, Begun>::new(), Vec::new());
-    let mut progress = Progress::new(options);
+    let mut progress = Progress::new(options)?;
     let began = Instant::now();
     for (at, number, act) in steps {
         wait(field, began, CALM + at, &mut progress, &names(faults, &begun)).await?;
@@ -55,14 +55,15 @@ pub(super) async fn weather(
                 (before, now) => now.or(before),
             };
         }
-        if act + 1 == fault.acts.len() {
-            if let Some(state) = begun.remove(&number) {
-                // A reset or a lost reply is seen a moment later.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                let line = ended(field, fault, &state);
-                log.append(&line)?;
-                done.push(line);
-            }
+        if act + 1 < fault.acts.len() {
+            continue;
+        }
+        if let Some(state) = begun.remove(&number) {
+            // A reset or a lost reply is seen a moment later.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let line = ended(field, fault, &state);
+            log.append(&line)?;
+            done.push(line);
         }
     }
     wait(field, began, options.length, &mut progress, &[]).await?;
@@ -88,7 +89,7 @@ async fn wait(
         }
         tokio::time::sleep(left.min(LOOK_EVERY)).await;
         field.look_after()?;
-        progress.show(field, began.elapsed(), now).await;
+        progress.show(field, began.elapsed(), now).await?;
     }
 }
 

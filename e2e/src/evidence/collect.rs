@@ -45,6 +45,7 @@ pub async fn collect(stack: &Stack, folder: &Path, run: &Run) -> anyhow::Result<
         services: SERVICES.map(str::to_owned).to_vec(),
         partitions: PARTITIONS,
         charges_outside: Some(stack.charges_outside()),
+        collected_at: Some(engine::clock::wall().0.saturating_mul(1_000)),
         ..run.clone()
     };
     write_json(folder, "run.json", &run)?;
@@ -71,9 +72,8 @@ pub async fn collect(stack: &Stack, folder: &Path, run: &Run) -> anyhow::Result<
 /// When it cannot be started. A difference is no error here: it is in the file.
 pub fn verify(stack: &Stack, folder: &Path) -> anyhow::Result<()> {
     let (_, printed, said) = stack.try_orderctl(&["--json", "verify", "--all"])?;
-    let documents: Vec<Value> = printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    anyhow::ensure!(!documents.is_empty(), "orderctl verify printed nothing: {said}");
-    write_json(folder, "verify.json", &documents)
+    let last = printed.lines().last().with_context(|| format!("orderctl verify printed nothing: {said}"))?;
+    write_json(folder, "verify.json", &serde_json::from_str::<Value>(last)?)
 }
 
 fn dump_topics(kafka: &Kafka, folder: &Path) -> anyhow::Result<()> {

@@ -29,6 +29,10 @@ pub struct Run {
     pub healed_at: Option<i64>,
     /// Everything was at its end.
     pub converged_at: Option<i64>,
+    /// When the folder was filled.
+    pub collected_at: Option<i64>,
+    /// True when every request of every client is in the history, so that an order nobody asked for is a phantom.
+    pub whole_history: bool,
     /// For people.
     pub phases: Value,
     /// False when payment-svc answers for the gateway itself, so that no ledger knows its charges.

@@ -15,6 +15,8 @@ pub struct Options {
     pub timer_grace: &'static str,
     /// `GATEWAY_ADAPTER`
     pub gateway_adapter: &'static str,
+    /// `EFFECT_DELAYS`
+    pub effect_delays: &'static str,
     /// `host:port` of the broker and URL of Postgres' superuser, where they are not those of `cargo verify`.
     pub servers: Option<(String, String)>,
 }
@@ -27,6 +29,7 @@ impl Default for Options {
             ask_gateway_after: "2s",
             timer_grace: "5s",
             gateway_adapter: "http",
+            effect_delays: "1s,2s,4s,8s,16s,32s,64s",
             servers: None,
         }
     }

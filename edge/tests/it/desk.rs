@@ -52,6 +52,10 @@ async fn a_bad_wish_is_told_which_field_is_wrong() {
             json!({"reason": "x", "record": {"topic": "order.events", "partition": -1, "offset": 7}}),
             "/record/partition",
         ),
+        (
+            json!({"reason": "x", "record": {"topic": "t", "partition": 0, "offset": 7, "effect": "a b"}}),
+            "/record/effect",
+        ),
         (json!({"reason": "a\u{0}b", "record": one}), "/reason"),
         (json!({"reason": "x", "all": true, "limit": 0}), "/limit"),
         (json!({"reason": "x", "all": true, "dry_run": "yes"}), "/dry_run"),
@@ -79,5 +83,9 @@ async fn a_bad_list_is_told_which_parameter_is_wrong() {
             problem(get.bearer_auth(token("olga", Role::Operator)).send().await.unwrap(), 422, "VALIDATION").await;
         assert_eq!(told["errors"][0]["pointer"], pointer);
     }
+    let get = port.request(Method::GET, "/admin/dead-letters/records/order.events/0/1?effect=");
+    let told: Value =
+        problem(get.bearer_auth(token("olga", Role::Operator)).send().await.unwrap(), 422, "VALIDATION").await;
+    assert_eq!(told["errors"][0]["pointer"], "/effect");
     port.running.stop().await;
 }

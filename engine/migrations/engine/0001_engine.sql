@@ -44,7 +44,7 @@ ALTER TABLE outbox SET (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0
 );
 
--- Tries of effects: scheduling, outside the fold.
+-- Tries of effects: scheduling, outside the fold. failed_at: when the first of them failed.
 CREATE TABLE effects (
     partition   int NOT NULL,
     key         bigint NOT NULL,
@@ -52,6 +52,7 @@ CREATE TABLE effects (
     attempts    int NOT NULL,
     next_try_at timestamptz NOT NULL,
     pending     boolean NOT NULL,
+    failed_at   timestamptz,
     first_error text,
     last_error  text,
     PRIMARY KEY (partition, key, kind)
@@ -88,15 +89,17 @@ CREATE TABLE facts (
     value text NOT NULL
 );
 
--- What operators want done about held and dead records: inputs of the owning processor, which deletes them in the batch
--- that does it. act: redrive or discard. source: topic on the broker, partition, offset.
+-- What operators want done about held and dead records, and dead effects: inputs of the owning processor, which deletes
+-- them in the batch that does it. act: redrive or discard. source: topic on the broker, partition, offset. effect: as in
+-- held.
 CREATE TABLE acts (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     partition     int NOT NULL,
     topic         text NOT NULL,
     source_offset bigint NOT NULL,
+    effect        text NOT NULL,
     act           text NOT NULL,
     sub           text NOT NULL,
     reason        text NOT NULL,
-    UNIQUE (partition, topic, source_offset)
+    UNIQUE (partition, topic, source_offset, effect)
 );

@@ -28,7 +28,8 @@ CREATE TABLE read_models (
 -- Records that could not be applied: held ones, those that wait behind them, and dead ones. What the letters on
 -- <crate>.retry and <crate>.dlq say; a row goes when an own event or a letter settles it.
 -- number: the order within a key; 0 for a record that was dead at once. key: null when it is no aggregate's ID.
--- record: the original key, value, headers and time.
+-- record: the original key, value, headers and time. effect: names an effect whose attempts are used up; the row is then
+-- about that, its source is the own event that asked for it, and it goes when the state asks for it no more. '' of a record.
 CREATE TABLE held (
     partition       int NOT NULL,
     topic           text NOT NULL,
@@ -46,5 +47,6 @@ CREATE TABLE held (
     first_at        timestamptz NOT NULL,
     last_at         timestamptz NOT NULL,
     record          bytea NOT NULL,
-    PRIMARY KEY (partition, topic, source_offset)
+    effect          text NOT NULL,
+    PRIMARY KEY (partition, topic, source_offset, effect)
 );

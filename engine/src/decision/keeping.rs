@@ -3,14 +3,18 @@
 //!
 //! Which record is judged how is [`crate::intake`]'s; when a held one is tried is [`crate::held`]'s.
 
-use super::{Decision, Made, Reason};
+use events::time::Timestamp;
+
+use super::{Decided, Decision, Made, Reason, issue};
 use crate::acts::{Act, Deed};
 use crate::batch::BatchError;
 use crate::held::{self, Entry, Retry, Row, Source};
 use crate::intake::Input;
 use crate::letter::{self, Class, Flaw, Letter, Scribe, Step};
+use crate::mutant;
 use crate::record::Record;
 use crate::service::Service;
+use crate::shared::Shared;
 
 /// The reason of a command that an operator refuses.
 const DISCARDED: &str = "DISCARDED";
@@ -19,8 +23,8 @@ impl<'a> Letter<'a> {
     /// Another one about a record that is kept, in the words of the last.
     fn again(row: &'a Row, act: Option<&'a Act>) -> Self {
         let Row { record, source_sequence, flaw, attempts, first_at, .. } = row;
-        let (source_sequence, first_at) = (*source_sequence, Some(*first_at));
-        Self { step: Step::Failed, record, source_sequence, flaw, attempts: *attempts, first_at, act }
+        let (source_sequence, first_at, effect) = (*source_sequence, Some(*first_at), None);
+        Self { step: Step::Failed, record, source_sequence, effect, flaw, attempts: *attempts, first_at, act }
     }
 }
 
@@ -38,7 +42,8 @@ impl<S: Service> Decision<'_, S> {
     /// Holds a record that must wait behind another one of its aggregate.
     pub(super) fn follows(&mut self, input: &Input<S::Input>) -> Result<bool, BatchError> {
         let queue = self.queue(input.key);
-        if queue.is_empty() || !held::keeps(queue, held::kind_of(self.shared, &input.record)) {
+        let goes_on = mutant::is("followers-of-a-held-record-go-on");
+        if queue.is_empty() || goes_on || !held::keeps(queue, held::kind_of(self.shared, &input.record)) {
             return Ok(false);
         }
         self.keep(Step::Held, &input.record, input.position.sequence, &waiting(), 0)?;
@@ -76,7 +81,8 @@ impl<S: Service> Decision<'_, S> {
         flaw: &Flaw,
         attempts: u32,
     ) -> Result<(), BatchError> {
-        let row = self.tell(&Letter { step, record, source_sequence, flaw, attempts, first_at: None, act: None })?;
+        let (effect, first_at, act) = (None, None, None);
+        let row = self.tell(&Letter { step, record, source_sequence, effect, flaw, attempts, first_at, act })?;
         let row = row.expect("a record that is kept has a row");
         let topic = self.shared.inputs.iter().position(|name| **name == *record.topic);
         if let (Some(key), Some(topic), true) = (row.key(), topic, flaw.class.keeps_key()) {
@@ -100,18 +106,8 @@ impl<S: Service> Decision<'_, S> {
         Ok(())
     }
 
-    /// Writes a letter. What it leaves in the table is read from it, as a rebuild does.
-    pub(super) fn tell(&mut self, letter: &Letter<'_>) -> Result<Option<Row>, BatchError> {
-        let id = self.issue()?;
-        let output = letter.step.output();
-        let sequence = &mut self.decided.sequences[output.place()];
-        *sequence += 1;
-        let scribe = Scribe { service: self.shared.description.name, instance: &self.shared.instance, now: self.now };
-        let record = letter::write(scribe, id, *sequence, letter);
-        let told = letter::read(&record.headers, record.key.as_ref(), record.value.as_ref());
-        let row = Row::told(told.expect("what was written is read back"), *sequence);
-        self.decided.records.push(record);
-        Ok(row)
+    fn tell(&mut self, letter: &Letter<'_>) -> Result<Option<Row>, BatchError> {
+        tell(self.shared, self.now, &mut self.decided, letter)
     }
 
     /// Tries a held record, or does what an operator wants of it, if nothing that it waits for is left.
@@ -147,7 +143,7 @@ impl<S: Service> Decision<'_, S> {
         if let Some((key, at)) = place {
             self.queue_mut(key).remove(at);
         }
-        self.decided.settled.push((row.record.topic.to_string(), row.record.offset));
+        self.decided.settled.push((row.record.topic.to_string(), row.record.offset, None));
         Ok(())
     }
 
@@ -205,6 +201,25 @@ impl<S: Service> Decision<'_, S> {
         self.decided.held.push(after);
         Ok(())
     }
+}
+
+/// Writes a letter. What it leaves in the table is read from it, as a rebuild does.
+pub(super) fn tell<S: Service>(
+    shared: &Shared<S>,
+    now: Timestamp,
+    decided: &mut Decided,
+    letter: &Letter<'_>,
+) -> Result<Option<Row>, BatchError> {
+    let id = issue(shared)?;
+    let output = letter.step.output();
+    let sequence = &mut decided.sequences[output.place()];
+    *sequence += 1;
+    let scribe = Scribe { service: shared.description.name, instance: &shared.instance, now };
+    let record = letter::write(scribe, id, *sequence, letter);
+    let told = letter::read(&record.headers, record.key.as_ref(), record.value.as_ref());
+    let row = Row::told(told.expect("what was written is read back"), *sequence);
+    decided.records.push(record);
+    Ok(row)
 }
 
 fn waiting() -> Flaw {

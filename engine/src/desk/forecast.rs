@@ -1,6 +1,6 @@
 //! What a redrive would do: each record in a transaction of its own that is rolled back.
 //!
-//! Records of one key are tried one by one, as if each were alone.
+//! Records of one key are tried one by one, as if each were alone. Effects are not tried: a call cannot be rolled back.
 
 use events::id::EventId;
 use events::record::Recorded;
@@ -20,10 +20,13 @@ impl<S: Service> Desk<S> {
         let found = find(&mut conn, chosen, chosen.state(), true).await?;
         let mut forecasts = Vec::with_capacity(found.len());
         for address in found.into_iter().map(|row| row.kept().address) {
-            let outcome = self.try_one(&mut conn, &address).await?;
-            let (applied, outcome) = match outcome {
-                Ok(outcome) => (true, outcome),
-                Err(outcome) => (false, outcome),
+            let called = "it would be called once more; only that can tell";
+            let (applied, outcome) = match &address.effect {
+                Some(_) => (None, called.to_owned()),
+                None => match self.try_one(&mut conn, &address).await? {
+                    Ok(outcome) => (Some(true), outcome),
+                    Err(outcome) => (Some(false), outcome),
+                },
             };
             forecasts.push(Forecast { address, applied, outcome });
         }
@@ -39,9 +42,8 @@ impl<S: Service> Desk<S> {
         let description = self.service.describe();
         let input = description.inputs.iter().find(|input| self.kafka.topic(input.name) == address.topic);
         let Some(input) = input else { return Ok(Err(format!("this build does not read {}", address.topic))) };
-        let topics = [address.topic.clone()];
-        let row = held_store::read(conn, address.partition, &topics, &[(0, address.offset)]).await?.pop();
-        let Some((_, row)) = row else { return Ok(Err("it is not kept any more".to_owned())) };
+        let row = held_store::read_one(conn, address.partition, &address.place()).await?;
+        let Some(row) = row else { return Ok(Err("it is not kept any more".to_owned())) };
         let (service, partitions) = (self.service.as_ref(), self.kafka.partitions);
         let meant = intake::judge_again(service, &self.codec, *input, partitions, row.source_sequence, &row.record);
         let meant = match meant {

@@ -10,11 +10,18 @@ use tracing::{info, warn};
 
 use super::{Ended, Processor};
 use crate::batch::{Batch, BatchError, Committed};
+use crate::failpoint::{Injected, reach};
 use crate::item::What;
+use crate::mutant;
 use crate::outbox::{self, Progress};
 use crate::service::{Service, Window};
 use crate::timers::Clock;
 use crate::turns::Turn;
+
+/// A commit that this owner does not take in: the next one reads it.
+fn forgotten(error: Injected) -> Ended {
+    Ended::Again(error.to_string())
+}
 
 impl<S: Service> Processor<S> {
     /// What waits, as far as one batch takes it.
@@ -26,11 +33,7 @@ impl<S: Service> Processor<S> {
             () => self.limit,
         };
         let items = self.inbox.take(limit);
-        let marks = items.iter().filter_map(|item| match &item.what {
-            What::Answer(_, mark) => Some(*mark),
-            _ => None,
-        });
-        let scheduling = self.calls.scheduling_with(marks);
+        let scheduling = self.calls.scheduling_with(items.iter().filter_map(|item| item.what.ended()));
         let mut resting = Vec::new();
         if window.is_some() {
             resting.extend(self.held.resting().chain(self.rests.resting()));
@@ -45,6 +48,7 @@ impl<S: Service> Processor<S> {
             window,
             resting,
             queues,
+            dead: self.calls.dead(),
             void_acts: std::mem::take(&mut self.void_acts),
             tally,
             items,
@@ -52,7 +56,10 @@ impl<S: Service> Processor<S> {
             model: self.model,
             acked: progress.acked,
             acked_before: self.acked,
-            acked_batch: progress.acked_batch,
+            acked_batch: match mutant::is("outbox-row-deleted-before-its-acknowledgement") {
+                true => self.owned.batch,
+                false => progress.acked_batch,
+            },
             acked_batch_before: self.forgotten_batch,
             scheduling,
         }
@@ -70,6 +77,14 @@ impl<S: Service> Processor<S> {
         self.returning = Some(returning);
         match result {
             Ok(committed) => {
+                reach("C6").await.map_err(forgotten)?;
+                if !committed.effects_set.is_empty() {
+                    reach("G1").await.map_err(forgotten)?;
+                }
+                let tried = batch.items.iter().any(|item| matches!(item.what, What::Retry(_)));
+                if tried && committed.queues.values().any(|queue| !queue.is_empty()) {
+                    reach("D3").await.map_err(forgotten)?;
+                }
                 self.committed(batch, committed, started);
                 Ok(())
             }
@@ -140,6 +155,9 @@ impl<S: Service> Processor<S> {
         if self.storm.committed(batch.tally, committed.tally, self.last_commit) {
             info!(kafka.partition = self.owned.partition, "a record was applied again; the partition goes on");
         }
+        // Nobody else looks into it: what changes is changed in place.
+        drop(std::mem::take(&mut batch.dead));
+        self.calls.bury(committed.dead);
         self.settle(std::mem::take(&mut batch.items), committed.put_off, committed.queues);
         self.calls.set(committed.effects_set);
         self.tell();

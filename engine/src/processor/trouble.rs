@@ -11,24 +11,26 @@ use events::time::Timestamp;
 use tracing::{debug, info, warn};
 
 use super::{Ended, Processor};
-use crate::acts::{self, Act};
+use crate::acts::{self, Act, Acts};
 use crate::batch::Batch;
+use crate::calls::Void;
 use crate::held::{Entry, Retry, Row, Source};
 use crate::held_store;
 use crate::intake;
 use crate::item::{Item, What};
 use crate::letter::{Class, Flaw};
-use crate::service::{EffectMark, Failure, Service, Window};
+use crate::service::{Failure, Service, Window};
 use crate::status::State;
 use crate::storm::TRIAL_EVERY;
 
 impl<S: Service> Processor<S> {
-    /// An answer is an input, once nothing of its key is held.
-    pub(super) fn answer(&mut self, input: S::Input, mark: EffectMark) {
-        if self.held.rests(mark.key) {
-            self.put_off.entry(mark.key).or_default().push((input, mark));
-        } else {
-            self.inbox.push(Item::answer(input, mark));
+    /// An answer is an input, once nothing of its key is held. That an effect is dead does not wait for it.
+    pub(super) fn answer(&mut self, what: What<S::Input>) {
+        match &what {
+            What::Answer(_, mark) if self.held.rests(mark.key) => {
+                self.put_off.entry(mark.key).or_default().push(what);
+            }
+            _ => self.inbox.push(Item::beside(what)),
         }
     }
 
@@ -45,11 +47,14 @@ impl<S: Service> Processor<S> {
         if due.is_empty() && !asked {
             return Ok(());
         }
-        let mut sources = due.clone();
+        let (mut sources, under_way) = (due.clone(), self.calls.acts());
         let read = tokio::spawn(async move {
             let mut conn = shared.pool.acquire().await?;
-            let acts = if asked { acts::read(&mut conn, partition, &shared.inputs).await? } else { Vec::new() };
-            sources.extend(acts.iter().map(|(source, _)| *source).filter(|source| !due.contains(source)));
+            let acts = match asked {
+                true => acts::read(&mut conn, partition, &shared.inputs, &under_way).await?,
+                false => Acts::default(),
+            };
+            sources.extend(acts.records.iter().map(|(source, _)| *source).filter(|source| !due.contains(source)));
             let rows = held_store::read(&mut conn, partition, &shared.inputs, &sources).await?;
             Ok::<_, sqlx::Error>((due, acts, rows))
         });
@@ -65,8 +70,16 @@ impl<S: Service> Processor<S> {
         if !due.iter().all(is_there) {
             return Err(Ended::Again("held records are gone from the table".to_owned()));
         }
+        let Acts { records: acts, effects } = acts;
         self.void_acts.extend(acts.iter().filter(|(source, _)| !is_there(source)).map(|(_, act)| act.id));
         let mut acts: HashMap<Source, Act> = acts.into_iter().collect();
+        for ((offset, effect), act) in effects {
+            let id = act.id;
+            match self.calls.wanted(offset, &effect, act, now) {
+                Ok(what) => what.into_iter().for_each(|what| self.answer(what)),
+                Err(Void) => self.void_acts.push(id),
+            }
+        }
         for (source, row) in rows.into_iter().rev() {
             let act = acts.remove(&source);
             let what = What::Retry(Box::new(self.judge_again(source, row, act)));
@@ -90,10 +103,11 @@ impl<S: Service> Processor<S> {
     pub(super) fn settle(&mut self, items: Vec<Item<S::Input>>, put_off: Vec<usize>, queues: HashMap<i64, Vec<Entry>>) {
         for (index, item) in items.into_iter().enumerate() {
             match item.what {
-                What::Answer(input, mark) if put_off.contains(&index) => {
-                    self.put_off.entry(mark.key).or_default().push((input, mark));
+                What::Answer(_, mark) if put_off.contains(&index) => {
+                    self.put_off.entry(mark.key).or_default().push(item.what);
                 }
-                What::Answer(_, mark) => self.calls.answered(&mark),
+                What::Answer(_, mark) => self.calls.ended(&mark),
+                What::Exhausted(one, _) => self.calls.ended(&one.mark),
                 What::Retry(retry) => drop(self.trying.remove(&retry.source)),
                 What::Record(_) | What::Dead(..) | What::Undecodable(..) | What::Refused(..) | What::Passed => {}
             }
@@ -106,8 +120,8 @@ impl<S: Service> Processor<S> {
             }
         }
         let free: Vec<i64> = self.put_off.keys().copied().filter(|key| !self.held.rests(*key)).collect();
-        for (input, mark) in free.into_iter().filter_map(|key| self.put_off.remove(&key)).flatten() {
-            self.inbox.push(Item::answer(input, mark));
+        for what in free.into_iter().filter_map(|key| self.put_off.remove(&key)).flatten() {
+            self.inbox.push(Item::beside(what));
         }
     }
 
@@ -150,7 +164,12 @@ impl<S: Service> Processor<S> {
                 self.calls.failed(mark, &flaw.code, &flaw.message, self.clock.now());
                 return Ok(());
             }
-            What::Retry(_) | What::Dead(..) | What::Undecodable(..) | What::Refused(..) | What::Passed => {
+            What::Retry(_)
+            | What::Dead(..)
+            | What::Undecodable(..)
+            | What::Refused(..)
+            | What::Exhausted(..)
+            | What::Passed => {
                 return Err(Ended::Stopped(format!("{culprit} cannot be kept: Postgres refuses it: {error}")));
             }
         };

@@ -1,4 +1,4 @@
-//! What the records of the toy service's input topics hold.
+//! What the records of the toy service's topics hold.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,10 @@ pub(crate) enum Act {
     Remind(i64),
     /// Clears the timer.
     Settle,
-    /// Asks for the effect.
+    /// Asks for the first effect.
     Call,
+    /// Asks for both effects.
+    CallTwice,
     /// Changes nothing.
     Ignore,
     /// Fails until the outside is mended.
@@ -32,4 +34,22 @@ pub(crate) struct Ask {
     /// The command's ID, or the number of the foreign event.
     pub(crate) id: i64,
     pub(crate) act: Act,
+}
+
+/// An own event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Happened {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) key: i64,
+    pub(crate) what: String,
+    pub(crate) add: i64,
+    pub(crate) due_at: Option<i64>,
+    pub(crate) settles: bool,
+    /// Asks for so many of the effects.
+    pub(crate) calls: usize,
+    /// Settles this one.
+    pub(crate) answers: Option<usize>,
+    pub(crate) command: Option<i64>,
+    pub(crate) refused: Option<String>,
 }

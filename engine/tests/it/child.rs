@@ -25,11 +25,17 @@ pub(crate) struct Process(Child);
 impl Process {
     /// Starts one that reaches the database at this URL.
     pub(crate) fn start(world: &World, name: &str, url: &str) -> Self {
+        Self::armed(world, name, url, "")
+    }
+
+    /// Starts one whose boundaries are armed so; only a test build has any.
+    pub(crate) fn armed(world: &World, name: &str, url: &str, failpoints: &str) -> Self {
         let kafka = &world.kafka;
         let orders = [&kafka.bootstrap, &kafka.topic_prefix, url, name].map(ToString::to_string).join(" ");
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child::an_instance_when_told_to_be_one", "--nocapture"])
             .env(ORDERS, orders)
+            .env("FAILPOINTS", failpoints)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

@@ -11,9 +11,9 @@ use crate::support::eventually;
 use crate::toy::{Act, COMMANDS, EVENTS, FOREIGN, Toy};
 use crate::world::{SOON, World, key_of};
 
-const BY: By<'static> = By { sub: "olga", reason: "mended in 1.2" };
+pub(crate) const BY: By<'static> = By { sub: "olga", reason: "mended in 1.2" };
 
-fn desk(world: &World) -> impl DeadLetters {
+pub(crate) fn desk(world: &World) -> impl DeadLetters {
     Desk {
         service: Arc::new(Toy { outside: Arc::clone(&world.outside), with_model: false }),
         kafka: Arc::clone(&world.kafka),
@@ -22,11 +22,11 @@ fn desk(world: &World) -> impl DeadLetters {
     }
 }
 
-fn of(which: Which<'_>) -> Selection<'_> {
+pub(crate) fn of(which: Which<'_>) -> Selection<'_> {
     Selection { which, failed_before: None, limit: 100 }
 }
 
-async fn done(desk: &impl DeadLetters, records: &[Address], expected: Standing) {
+pub(crate) async fn done(desk: &impl DeadLetters, records: &[Address], expected: Standing) {
     eventually(SOON, async || {
         let standing = desk.standing(records).await.unwrap();
         if standing == expected { Ok(()) } else { Err(standing) }
@@ -35,7 +35,7 @@ async fn done(desk: &impl DeadLetters, records: &[Address], expected: Standing) 
 }
 
 /// Records of a topic that an operator caused: type without its package, who, why.
-async fn signed(world: &World, topic: &str) -> Vec<String> {
+pub(crate) async fn signed(world: &World, topic: &str) -> Vec<String> {
     let records = world.log(topic).await;
     let told = |record: &engine::record::Record| {
         let text = |name: &str| envelope::text(&record.headers, name).map(str::to_owned);
@@ -57,11 +57,11 @@ async fn a_dead_record_that_is_redriven_goes_before_its_followers() {
 
     // While its cause is not mended it dies again.
     let asked = desk.ask(Deed::Redrive, of(Which::All), BY).await.unwrap().records;
-    assert_eq!(asked, [Address { topic: world.kafka.topic(FOREIGN), partition: 0, offset: 0 }]);
+    assert_eq!(asked, [Address { topic: world.kafka.topic(FOREIGN), partition: 0, offset: 0, effect: None }]);
     done(&desk, &asked, Standing { kept: 1, ..Standing::default() }).await;
     assert_eq!(world.history(key).await, Vec::<String>::new());
     let forecast = desk.forecast(of(Which::All)).await.unwrap();
-    assert_eq!((forecast[0].applied, forecast[0].outcome.as_str()), (false, "BAD: it cannot be applied"));
+    assert_eq!((forecast[0].applied, forecast[0].outcome.as_str()), (Some(false), "BAD: it cannot be applied"));
 
     // What has died again is left out by who began earlier.
     let began = desk.list(of(Which::All), true).await.unwrap()[0].last_at;
@@ -70,7 +70,7 @@ async fn a_dead_record_that_is_redriven_goes_before_its_followers() {
 
     world.outside.mend();
     let forecast = desk.forecast(of(Which::Key(key))).await.unwrap();
-    assert_eq!((forecast[0].applied, forecast[0].outcome.as_str()), (true, "toy.Happened"));
+    assert_eq!((forecast[0].applied, forecast[0].outcome.as_str()), (Some(true), "toy.Happened"));
     assert_eq!(world.history(key).await, Vec::<String>::new(), "a forecast changes nothing");
     let asked = desk.ask(Deed::Redrive, of(Which::One(&asked[0])), BY).await.unwrap().records;
     done(&desk, &asked, Standing { settled: 1, ..Standing::default() }).await;
@@ -140,7 +140,7 @@ async fn the_desk_groups_what_fails_alike_and_shows_each() {
     let shown = desk.show(&groups[1].sample).await.unwrap().unwrap();
     assert_eq!(shown.value_hex.as_deref(), Some(hex::encode("no bytes of ours").as_str()));
     assert_eq!(shown.headers, [("x".to_owned(), "\u{fffd}y".to_owned())]);
-    let head = Address { topic: world.kafka.topic(FOREIGN), partition: 0, offset: 0 };
+    let head = Address { topic: world.kafka.topic(FOREIGN), partition: 0, offset: 0, effect: None };
     let shown = desk.show(&head).await.unwrap().unwrap();
     assert_eq!((shown.kept.state, shown.sequence), ("dead", Some(1)));
     assert_eq!(shown.behind.iter().map(|address| address.offset).collect::<Vec<_>>(), [3]);

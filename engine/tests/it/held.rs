@@ -154,9 +154,9 @@ async fn held_records_come_back_with_a_rebuild() {
     world.finish().await;
 }
 
-async fn rows(world: &World) -> Vec<String> {
+pub(crate) async fn rows(world: &World) -> Vec<String> {
     let rows: Vec<(String,)> =
-        sqlx::query_as("SELECT to_jsonb(h)::text FROM held AS h ORDER BY partition, topic, source_offset")
+        sqlx::query_as("SELECT to_jsonb(h)::text FROM held AS h ORDER BY partition, topic, source_offset, effect")
             .fetch_all(&world.pool)
             .await
             .unwrap();

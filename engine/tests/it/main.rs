@@ -6,8 +6,11 @@
 
 mod acts;
 mod append;
+#[cfg(feature = "failpoints")]
+mod boundaries;
 mod child;
 mod commits;
+mod dead_effects;
 mod desk;
 mod effects;
 mod faults;

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use engine::breaker::{Breaker, State};
 use engine::kafka::Kafka;
 use engine::probe;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use testkit::Proxy;
 
+use crate::held::{DLQ, RETRY};
 use crate::support::{PARTITIONS, eventually, registry_url};
-use crate::toy::{Act, FOREIGN};
+use crate::toy::{Act, COMMANDS, EVENTS, FOREIGN};
 use crate::world::{Launch, SOON, World, key_of};
 
 /// All goes on within this time after a return.
@@ -219,6 +222,24 @@ async fn a_record_of_an_unknown_schema_waits_while_the_registry_is_away() {
     })
     .await;
     assert!(back.elapsed() < BACK_WITHIN, "{:?}", back.elapsed());
+    instance.stop().await;
+    world.finish().await;
+}
+
+/// As a broker answers whose log was cut off behind a reader. The mock keeps nothing and is no stand-in for one: here only
+/// what the reader makes of the answer is tested.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_whose_log_is_cut_off_says_so_and_jumps_nowhere() {
+    let world = World::new().await;
+    let mock = MockCluster::new(1).unwrap();
+    let kafka = Kafka { bootstrap: mock.bootstrap_servers(), topic_prefix: String::new(), ..(*world.kafka).clone() };
+    for topic in [COMMANDS, FOREIGN, EVENTS, RETRY, DLQ] {
+        mock.create_topic(topic, PARTITIONS, 1).unwrap();
+    }
+    let instance = world.launch(Launch { kafka: Arc::new(kafka), ..world.usual() }).await.unwrap();
+    instance.live(PARTITIONS).await;
+    mock.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE; 8]);
+    instance.says("does not reach to the stored position any more").await;
     instance.stop().await;
     world.finish().await;
 }

@@ -1,6 +1,6 @@
 //! What the toy service calls: remembers each call and what the log held then, and answers as it is told.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -13,10 +13,14 @@ use events::partition::partition_of;
 use crate::support::PARTITIONS;
 use crate::toy;
 
+/// Key and effect.
+pub(crate) type Name = (i64, &'static str);
+
 /// One call that arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) key: i64,
+    pub(crate) effect: &'static str,
     pub(crate) number: u32,
     pub(crate) may_have_called: bool,
     /// Records of the key's partition of the events topic at that moment.
@@ -53,6 +57,7 @@ pub(crate) struct Outside {
     answers_refused: AtomicUsize,
     calls: Mutex<Vec<Call>>,
     replies: Mutex<VecDeque<Reply>>,
+    failing: Mutex<BTreeSet<Name>>,
     kafka: Option<Arc<Kafka>>,
 }
 
@@ -103,11 +108,26 @@ impl Outside {
         locked(&self.replies).extend(replies);
     }
 
+    /// From now on this effect always fails.
+    pub(crate) fn fail(&self, name: Name) {
+        locked(&self.failing).insert(name);
+    }
+
+    /// It fails no more.
+    pub(crate) fn heal(&self, name: Name) {
+        locked(&self.failing).remove(&name);
+    }
+
+    /// Numbers of the tries of an effect.
+    pub(crate) fn tries(&self, name: Name) -> Vec<u32> {
+        self.calls().iter().filter(|call| (call.key, call.effect) == name).map(|call| call.number).collect()
+    }
+
     pub(crate) fn calls(&self) -> Vec<Call> {
         locked(&self.calls).clone()
     }
 
-    pub(crate) async fn call(&self, key: i64, attempt: Try) -> Reply {
+    pub(crate) async fn call(&self, (key, effect): Name, attempt: Try) -> Reply {
         let logged = match self.kafka.clone() {
             Some(kafka) => {
                 let place = (kafka.topic(toy::EVENTS), partition_of(key.to_string().as_bytes(), PARTITIONS));
@@ -117,7 +137,10 @@ impl Outside {
             None => 0,
         };
         let Try { number, may_have_called, .. } = attempt;
-        locked(&self.calls).push(Call { key, number, may_have_called, logged });
+        locked(&self.calls).push(Call { key, effect, number, may_have_called, logged });
+        if locked(&self.failing).contains(&(key, effect)) {
+            return Reply::Failed;
+        }
         let reply = locked(&self.replies).pop_front().unwrap_or(Reply::Yes);
         if matches!(reply, Reply::Silence) {
             std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! A small service on the engine: sums per key, what was applied in which order, a timer and an effect.
+//! A small service on the engine: sums per key, what was applied in which order, a timer and two effects.
 //!
 //! Its values are JSON, so that most tests need no registry. It knows no business word either.
 
@@ -14,11 +14,10 @@ use events::codec::{Codec, DecodeError, EncodeError, schema_id};
 use events::id::{CommandId, EventId};
 use events::record::{CommandRef, Recorded, SetBy};
 use events::time::Timestamp;
-use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
+use sqlx::{PgConnection, Row};
 
-pub(crate) use crate::acts::{Act, Ask};
+pub(crate) use crate::acts::{Act, Ask, Happened};
 use crate::outside::Outside;
 
 pub(crate) const COMMANDS: &str = "toy.commands";
@@ -28,7 +27,10 @@ pub(crate) const NAME: &str = "toy-svc";
 pub(crate) const COMMAND: &str = "toy.Command";
 pub(crate) const NEWS: &str = "other.News";
 const HAPPENED: &str = "toy.Happened";
-const CALL: &str = "call";
+/// The effects. Only the second may be discarded.
+pub(crate) const EFFECTS: [&str; 2] = ["call", "text"];
+/// What their answers leave in the history.
+const ANSWERS: [&str; 2] = ["answer", "text"];
 
 static TOY: Migrator = sqlx::migrate!("tests/it/migrations");
 pub(crate) static MIGRATIONS: [MigrationSet; 1] =
@@ -44,32 +46,16 @@ pub(crate) enum Input {
     Command(Ask),
     News(Ask),
     Timer(i64),
-    Answer(i64, String),
+    Answer(i64, usize, String),
 }
 
 impl Input {
     fn key(&self) -> i64 {
         match self {
             Self::Command(ask) | Self::News(ask) => ask.key,
-            Self::Timer(key) | Self::Answer(key, _) => *key,
+            Self::Timer(key) | Self::Answer(key, ..) => *key,
         }
     }
-}
-
-/// An own event.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Happened {
-    #[serde(rename = "type")]
-    kind: String,
-    key: i64,
-    what: String,
-    add: i64,
-    due_at: Option<i64>,
-    settles: bool,
-    calls: bool,
-    answers: bool,
-    command: Option<i64>,
-    refused: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,7 +63,7 @@ struct Entry {
     total: i64,
     history: Vec<String>,
     due: Option<(i64, Mark)>,
-    call: Option<Mark>,
+    calls: [Option<Mark>; 2],
 }
 
 type Mark = (i64, i64);
@@ -103,8 +89,8 @@ fn set_by((event, sequence): Mark) -> SetBy {
     SetBy { event_id: EventId(event), sequence }
 }
 
-fn mark(key: i64, call: Mark) -> EffectMark {
-    EffectMark { key, kind: CALL, set_by: set_by(call), not_before: None }
+fn mark(key: i64, effect: usize, call: Mark) -> EffectMark {
+    EffectMark { key, kind: EFFECTS[effect], set_by: set_by(call), not_before: None }
 }
 
 fn asked(ask: &Ask, now: Timestamp, from: &str) -> Happened {
@@ -114,7 +100,8 @@ fn asked(ask: &Ask, now: Timestamp, from: &str) -> Happened {
         Act::Refuse => Happened { what: format!("{from} {}: no", ask.id), refused: Some("NO".to_owned()), ..event },
         Act::Remind(after) => Happened { what: "remind".to_owned(), due_at: Some(now.0 + after), ..event },
         Act::Settle => Happened { what: "settle".to_owned(), settles: true, ..event },
-        Act::Call => Happened { what: "call".to_owned(), calls: true, ..event },
+        Act::Call => Happened { what: "call".to_owned(), calls: 1, ..event },
+        Act::CallTwice => Happened { what: "call twice".to_owned(), calls: 2, ..event },
         Act::Ignore | Act::Fail => Happened { what: format!("{from} {}: mended", ask.id), ..event },
     }
 }
@@ -123,7 +110,7 @@ impl Service for Toy {
     type Input = Input;
     type Event = Happened;
     type States = States;
-    type Effect = i64;
+    type Effect = (i64, usize);
 
     fn describe(&self) -> Description {
         Description {
@@ -199,18 +186,22 @@ impl Service for Toy {
     ) -> Result<States, sqlx::Error> {
         let keys: BTreeSet<i64> =
             inputs.iter().map(|input| input.key()).chain(events.iter().map(|event| event.key)).collect();
-        type Row = (i64, i64, Vec<String>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT key, total, history, due_at, due_event, due_sequence, call_event, call_sequence
+        let rows: Vec<sqlx::postgres::PgRow> = sqlx::query(
+            "SELECT key, total, history, due_at, due_event, due_sequence, call_event, call_sequence, text_event,
+                    text_sequence
              FROM entries WHERE key = ANY($1)",
         )
         .bind(keys.into_iter().collect::<Vec<_>>())
         .fetch_all(conn)
         .await?;
         let mut states = States::default();
-        for (key, total, history, at, event, sequence, call, call_sequence) in rows {
+        for row in rows {
+            let number = |at: usize| row.try_get::<Option<i64>, _>(at);
+            let (at, event, sequence) = (number(3)?, number(4)?, number(5)?);
             let due = at.zip(event).zip(sequence).map(|((at, event), sequence)| (at, (event, sequence)));
-            states.entries.insert(key, Entry { total, history, due, call: call.zip(call_sequence) });
+            let calls = [number(6)?.zip(number(7)?), number(8)?.zip(number(9)?)];
+            let entry = Entry { total: row.try_get(1)?, history: row.try_get(2)?, due, calls };
+            states.entries.insert(row.try_get(0)?, entry);
         }
         Ok(states)
     }
@@ -236,9 +227,9 @@ impl Service for Toy {
             Input::Answer(..) if self.outside.refuses_answers() => {
                 Err(Failure { code: "ODD", message: "the answer cannot be applied".to_owned() })
             }
-            Input::Answer(_, text) => {
-                let what = format!("answer {text}");
-                Ok(entry.call.map(|_| Happened { what, answers: true, ..event }))
+            Input::Answer(_, effect, text) => {
+                let what = format!("{} {text}", ANSWERS[*effect]);
+                Ok(entry.calls[*effect].map(|_| Happened { what, answers: Some(*effect), ..event }))
             }
         }
     }
@@ -257,6 +248,10 @@ impl Service for Toy {
         })
     }
 
+    fn discard_effect(&self, key: i64, effect: &str) -> Option<Input> {
+        (effect == EFFECTS[1]).then(|| Input::Answer(key, 1, "discarded".to_owned()))
+    }
+
     fn evolve(&self, states: &mut States, event: &Recorded<Happened>) {
         let happened = &event.event;
         let mark = (event.id.0, event.sequence);
@@ -271,12 +266,12 @@ impl Service for Toy {
             entry.due = Some((at, mark));
             states.timers.push((happened.key, Timestamp(at)));
         }
-        if happened.answers {
-            entry.call = None;
+        if let Some(effect) = happened.answers {
+            entry.calls[effect] = None;
         }
-        if happened.calls {
-            entry.call = Some(mark);
-            states.effects.push(self::mark(happened.key, mark));
+        for effect in 0..happened.calls {
+            entry.calls[effect] = Some(mark);
+            states.effects.push(self::mark(happened.key, effect, mark));
         }
     }
 
@@ -291,10 +286,10 @@ impl Service for Toy {
             let entry = &states.entries[key];
             sqlx::query(
                 "INSERT INTO entries (key, partition, total, history, due_at, due_event, due_sequence, call_event,
-                                      call_sequence)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                      call_sequence, text_event, text_sequence)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
                  ON CONFLICT (key) DO UPDATE SET total = $3, history = $4, due_at = $5, due_event = $6,
-                     due_sequence = $7, call_event = $8, call_sequence = $9",
+                     due_sequence = $7, call_event = $8, call_sequence = $9, text_event = $10, text_sequence = $11",
             )
             .bind(key)
             .bind(homes.of(*key))
@@ -303,8 +298,10 @@ impl Service for Toy {
             .bind(entry.due.map(|(at, _)| at))
             .bind(entry.due.map(|(_, mark)| mark.0))
             .bind(entry.due.map(|(_, mark)| mark.1))
-            .bind(entry.call.map(|mark| mark.0))
-            .bind(entry.call.map(|mark| mark.1))
+            .bind(entry.calls[0].map(|mark| mark.0))
+            .bind(entry.calls[0].map(|mark| mark.1))
+            .bind(entry.calls[1].map(|mark| mark.0))
+            .bind(entry.calls[1].map(|mark| mark.1))
             .execute(&mut *conn)
             .await?;
         }
@@ -362,19 +359,26 @@ impl Service for Toy {
     }
 
     fn effects_set(&self, states: &States) -> Vec<EffectMark> {
-        let asked =
-            |mark: &&EffectMark| states.entries[&mark.key].call == Some((mark.set_by.event_id.0, mark.set_by.sequence));
+        let asked = |marked: &&EffectMark| {
+            let calls = states.entries[&marked.key].calls.iter().enumerate();
+            calls.filter_map(|(effect, call)| Some(mark(marked.key, effect, (*call)?))).any(|mark| mark == **marked)
+        };
         states.effects.iter().filter(asked).copied().collect()
     }
 
     async fn effects_due(&self, conn: &mut PgConnection, partition: i32) -> Result<Vec<EffectMark>, sqlx::Error> {
-        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
-            "SELECT key, call_event, call_sequence FROM entries WHERE partition = $1 AND call_event IS NOT NULL",
+        let rows: Vec<(i64, i32, i64, i64)> = sqlx::query_as(
+            "SELECT key, 0, call_event, call_sequence FROM entries WHERE partition = $1 AND call_event IS NOT NULL
+             UNION ALL
+             SELECT key, 1, text_event, text_sequence FROM entries WHERE partition = $1 AND text_event IS NOT NULL",
         )
         .bind(partition)
         .fetch_all(conn)
         .await?;
-        Ok(rows.into_iter().map(|(key, event, sequence)| mark(key, (event, sequence))).collect())
+        let mark = |(key, effect, event, sequence): (_, i32, _, _)| {
+            mark(key, usize::try_from(effect).unwrap(), (event, sequence))
+        };
+        Ok(rows.into_iter().map(mark).collect())
     }
 
     async fn effects_read(
@@ -382,14 +386,15 @@ impl Service for Toy {
         conn: &mut PgConnection,
         partition: i32,
         marks: &[EffectMark],
-    ) -> Result<Vec<(EffectMark, i64)>, sqlx::Error> {
-        let due = self.effects_due(conn, partition).await?;
-        let asked = due.into_iter().filter(|mark| marks.iter().any(|wanted| wanted.key == mark.key));
-        Ok(asked.map(|mark| (mark, mark.key)).collect())
+    ) -> Result<Vec<(EffectMark, (i64, usize))>, sqlx::Error> {
+        let mut due = self.effects_due(conn, partition).await?;
+        due.retain(|mark| marks.contains(mark));
+        let effect = |mark: EffectMark| (mark, (mark.key, usize::from(mark.kind == EFFECTS[1])));
+        Ok(due.into_iter().map(effect).collect())
     }
 
-    async fn perform(&self, effect: &i64, attempt: Try) -> Outcome<Input> {
-        let key = *effect;
-        self.outside.call(key, attempt).await.map_answer(|text| Input::Answer(key, text))
+    async fn perform(&self, (key, effect): &(i64, usize), attempt: Try) -> Outcome<Input> {
+        let reply = self.outside.call((*key, EFFECTS[*effect]), attempt).await;
+        reply.map_answer(|text| Input::Answer(*key, *effect, text))
     }
 }

@@ -277,3 +277,19 @@ async fn every_effect_has_a_name_of_its_own_that_leads_back() {
     assert_eq!(read.iter().map(|(mark, _)| *mark).collect::<Vec<_>>(), marks);
     assert_eq!(NoticeKind::ALL.len() * Channel::ALL.len(), 10, "a new kind or channel needs names of effects");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_an_operator_discards_has_failed_on_its_channel_alone() {
+    let pool = database::migrated().await;
+    let mut conn = pool.acquire().await.unwrap();
+    put(&mut conn, "c-1", Some("ann@example.test"), Some("+4930123456")).await;
+    let (_, marks) = batch(&mut conn, &[confirmed(1, "c-1")], 1).await;
+    let mail = marks.iter().find(|mark| mark.kind == "ORDER_CONFIRMED.EMAIL").unwrap();
+    let input = replay().discard_effect(mail.key, mail.kind).unwrap();
+    let (log, _) = batch(&mut conn, &[input], 2).await;
+    let NotificationEvent::NotificationFailed(failed) = &log[0].event else { panic!("{log:?}") };
+    assert_eq!((failed.channel, failed.reason.as_str()), (Channel::Email, "DISCARDED"));
+    let left = replay().effects_read(&mut conn, P, &marks).await.unwrap();
+    assert_eq!(left.iter().map(|(mark, _)| mark.kind).collect::<Vec<_>>(), ["ORDER_CONFIRMED.SMS"]);
+    assert!(replay().discard_effect(mail.key, "charge").is_none());
+}

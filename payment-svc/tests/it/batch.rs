@@ -316,3 +316,10 @@ fn what_moves_no_money_is_passed_over() {
         assert!(cancelled(1, reason).is_none(), "{reason}");
     }
 }
+
+#[test]
+fn no_call_of_a_payment_can_be_given_up_by_an_operator() {
+    for call in ["charge", "cancel", "refund"] {
+        assert!(replay().discard_effect(1, call).is_none(), "only the gateway knows whether money moved");
+    }
+}

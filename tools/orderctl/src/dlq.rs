@@ -74,7 +74,8 @@ fn text(value: &Value) -> String {
 }
 
 fn place(record: &Value) -> String {
-    format!("{}/{}/{}", text(&record["topic"]), record["partition"], record["offset"])
+    let place = format!("{}/{}/{}", text(&record["topic"]), record["partition"], record["offset"]);
+    if record["effect"].is_null() { place } else { format!("{place}/{}", text(&record["effect"])) }
 }
 
 /// Held records and those that wait.
@@ -155,8 +156,9 @@ async fn groups(settings: &Settings, out: Output, service: Option<ServiceName>) 
 
 async fn show(settings: &Settings, out: Output, service: ServiceName, record: &Address) -> anyhow::Result<ExitCode> {
     let desk = Desk::open(settings, service, OPERATOR)?;
-    let Address { topic, partition, offset } = record;
-    let mut shown = desk.get(&format!("/admin/dead-letters/records/{topic}/{partition}/{offset}")).await?;
+    let Address { topic, partition, offset, effect } = record;
+    let named = effect.as_ref().map(|effect| format!("?effect={effect}")).unwrap_or_default();
+    let mut shown = desk.get(&format!("/admin/dead-letters/records/{topic}/{partition}/{offset}{named}")).await?;
     let bytes = shown["value_hex"].as_str().and_then(|digits| hex::decode(digits).ok());
     if let Some(bytes) = bytes {
         let codec = settings.registry()?.codec_without_memory().await.ok();
@@ -228,7 +230,11 @@ async fn dry_run(settings: &Settings, out: Output, what: &Chosen) -> anyhow::Res
     let answer = desk.post("/admin/dead-letters/redrive", &body).await?;
     out.show(&answer["outcomes"], |outcomes| {
         let row = |one: &Value| {
-            let applied = if one["applied"] == json!(true) { "applied" } else { "dead again" };
+            let applied = match one["applied"].as_bool() {
+                Some(true) => "applied",
+                Some(false) => "dead again",
+                None => "called",
+            };
             [place(one), applied.to_owned(), text(&one["outcome"])]
         };
         let all: Vec<&Value> = outcomes.as_array().into_iter().flatten().collect();
@@ -323,7 +329,8 @@ async fn wait(desk: &Desk, records: &[Address], told: impl Fn(Standing)) -> anyh
             let service = desk.service();
             bail!(
                 "{} of {} records wait for their processor, which does nothing; `cargo orderctl processors` says why. \
-                 What is asked for stays asked for at {service}",
+                 Effects may also wait for the other side to answer at all. What is asked for stays asked for at \
+                 {service}",
                 standing.asked,
                 records.len()
             );

@@ -65,7 +65,8 @@ pub(crate) fn letters(kafka: &Kafka, service: &str, record: &Address) -> anyhow:
     while let Some(letter) = reader.next()? {
         let text = |name: &str| envelope::text(&letter.headers, name);
         let of_it = text("failure-topic") == Some(&record.topic)
-            && text("failure-offset").and_then(|offset| offset.parse().ok()) == Some(record.offset);
+            && text("failure-offset").and_then(|offset| offset.parse().ok()) == Some(record.offset)
+            && text("failure-effect") == record.effect.as_deref();
         let own = text(envelope::name::SOURCE) == Some(&format!("/{service}"));
         if of_it && own && envelope::sequence(&letter.headers).is_some() {
             letters.push(json!({

@@ -1,7 +1,7 @@
 //! What the tests of several crates share: where the servers are, databases of their own, checks of statements, a proxy.
 //!
 //! It starts no server; `cargo verify` does, and tells their addresses in the environment. Nothing here is linked into a
-//! program.
+//! service.
 
 pub mod database;
 pub mod proxy;

@@ -94,6 +94,7 @@ pub(crate) enum Layer {
     Contract,
     Integration,
     Tidy,
+    Mutants,
     E2e,
 }
 

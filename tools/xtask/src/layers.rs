@@ -6,8 +6,17 @@ use crate::binaries::Built;
 use crate::cli::{Layer, Verify};
 
 /// All layers, in the order in which they run.
-pub(crate) const ALL: [Layer; 8] =
-    [Layer::Fmt, Layer::Clippy, Layer::Deny, Layer::Unit, Layer::Contract, Layer::Integration, Layer::Tidy, Layer::E2e];
+pub(crate) const ALL: [Layer; 9] = [
+    Layer::Fmt,
+    Layer::Clippy,
+    Layer::Deny,
+    Layer::Unit,
+    Layer::Contract,
+    Layer::Integration,
+    Layer::Tidy,
+    Layer::Mutants,
+    Layer::E2e,
+];
 
 /// The libraries whose tests are contracts.
 const CONTRACT_PACKAGES: [&str; 3] = ["events", "engine", "edge"];
@@ -26,7 +35,7 @@ pub(crate) fn chosen(options: &Verify) -> Vec<Layer> {
 
 /// Whether the layer's tests want Kafka, Postgres and the others.
 pub(crate) fn needs_stack(layer: Layer) -> bool {
-    matches!(layer, Layer::Contract | Layer::Integration | Layer::E2e)
+    matches!(layer, Layer::Contract | Layer::Integration | Layer::Mutants | Layer::E2e)
 }
 
 /// Whether the layer consists of tests that cargo builds.
@@ -41,6 +50,10 @@ pub(crate) fn test_threads(layer: Layer) -> &'static str {
 
 /// The tests of a layer, in the order of their names.
 pub(crate) fn tests_of(layer: Layer, built: &[Built]) -> Vec<&Built> {
+    if layer == Layer::Mutants {
+        // Not more of the tree's tests, but some of them again.
+        return built.iter().filter(|test| test.test && test.package == "engine").collect();
+    }
     let mut tests: Vec<&Built> = built.iter().filter(|test| layer_of(test) == Some(layer)).collect();
     tests.sort_by_key(|test| (&test.package, &test.target));
     tests

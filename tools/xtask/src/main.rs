@@ -15,6 +15,7 @@ mod kafka;
 mod layers;
 mod layout;
 mod missing;
+mod mutants;
 mod ports;
 mod postgres;
 mod probe;

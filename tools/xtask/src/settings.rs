@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 const SETTINGS: &str = include_str!("../../../deploy/settings.env");
 
 /// What a user may override by setting it for `cargo up`; services read all of them.
-const PASSED_ON: [&str; 9] = [
+const PASSED_ON: [&str; 10] = [
     "TOPIC_PREFIX",
     "PARTITIONS",
     "PAY_WITHIN",
@@ -18,6 +18,7 @@ const PASSED_ON: [&str; 9] = [
     "GATEWAY_ADAPTER",
     "SESSION_TIMEOUT",
     "RETRY_DELAYS",
+    "EFFECT_DELAYS",
     "ASK_GATEWAY_AFTER",
     "TIMER_GRACE",
 ];

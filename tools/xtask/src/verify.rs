@@ -16,6 +16,7 @@ use crate::binaries::{self, Built};
 use crate::cli::{Layer, Verify};
 use crate::layers;
 use crate::layout::{self, Layout};
+use crate::mutants;
 use crate::ports;
 use crate::postgres;
 use crate::problem::Problem;
@@ -32,6 +33,9 @@ use crate::up;
 /// Bases of ports for the stack of tests: below the kernel's ephemeral ports, above those of `up`.
 const PORT_BASES: std::ops::RangeInclusive<u16> = 24_000..=31_000;
 const PORT_BASES_APART: usize = 300;
+
+/// Processes that can be made to fail, or to be wrong: for tests alone.
+const TEST_BUILD: &[&str] = &["--features", "edge/failpoints"];
 
 /// How one layer ended.
 struct Outcome {
@@ -122,7 +126,12 @@ impl Run<'_> {
             return Ok(());
         }
         let begun = Instant::now();
-        let built = match binaries::build(&self.layout, &["test", "--workspace", "--no-run"], "tests", &self.status) {
+        let built = match binaries::build(
+            &self.layout,
+            &[&["test", "--workspace", "--no-run"], TEST_BUILD].concat(),
+            "tests",
+            &self.status,
+        ) {
             Ok(built) => built,
             Err(error) => return self.not_built(error, begun),
         };
@@ -147,7 +156,13 @@ impl Run<'_> {
                 }
                 self.note("servers".to_owned(), Vec::new(), begun);
             }
-            self.layer(layer, &tests, &environment)?;
+            if layer == Layer::Mutants {
+                let begun = Instant::now();
+                let failures = mutants::run(&built, &environment, &self.layout)?;
+                self.note(name_of(layer), failures, begun);
+            } else {
+                self.layer(layer, &tests, &environment)?;
+            }
         }
         Ok(())
     }
@@ -183,12 +198,9 @@ impl Run<'_> {
             sources::provide_pip(&self.layout, self.options.no_root, &self.status)?;
         }
         // Debug programs find overflows, and are built for the tests anyway.
-        let binaries = if e2e && self.options.full {
-            binaries::release(&self.layout, true, &self.status)?
-        } else {
-            let built = binaries::build(&self.layout, &["build", "--workspace", "--bins"], "programs", &self.status)?;
-            built.into_iter().map(|binary| (binary.target, binary.path)).collect()
-        };
+        let args = [&["build", "--workspace", "--bins"], TEST_BUILD].concat();
+        let built = binaries::build(&self.layout, &args, "programs", &self.status)?;
+        let binaries = built.into_iter().map(|binary| (binary.target, binary.path)).collect();
         let simulators = binary(&binaries, "simulators")?;
         let stack = Stack::new(self.layout.clone(), settings, 0, &self.status)?;
         stack.start_infra(&programs, simulators)?;
@@ -311,6 +323,6 @@ mod tests {
 
     #[test]
     fn layers_are_named_as_the_command_line_names_them() {
-        assert_eq!(layers::ALL.map(name_of).join(" "), "fmt clippy deny unit contract integration tidy e2e");
+        assert_eq!(layers::ALL.map(name_of).join(" "), "fmt clippy deny unit contract integration tidy mutants e2e");
     }
 }

@@ -1,4 +1,4 @@
--- What the toy service folds: per key a sum, what was applied in which order, a timer and an effect.
+-- What the toy service folds: per key a sum, what was applied in which order, a timer and two effects.
 -- Times in milliseconds since 1970.
 CREATE TABLE entries (
     key           bigint PRIMARY KEY,
@@ -9,7 +9,9 @@ CREATE TABLE entries (
     due_event     bigint,
     due_sequence  bigint,
     call_event    bigint,
-    call_sequence bigint
+    call_sequence bigint,
+    text_event    bigint,
+    text_sequence bigint
 );
 
 -- A read model: the last news per key of the foreign topic.

@@ -1,0 +1,227 @@
+//! One service's way through its boundaries.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
+use reqwest::Method;
+use serde_json::Value;
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::sync::Mutex;
+
+use super::load::BROKEN;
+use super::{Action, INSTANCES};
+use crate::client::{Client, eventually};
+use crate::history::History;
+use crate::stack::Stack;
+use crate::verdict;
+
+/// A boundary is reached within this time, whatever the step before it left.
+const REACHED_WITHIN: Duration = Duration::from_secs(90);
+/// Longer than a session, which is six seconds.
+const STANDS_STILL: Duration = Duration::from_secs(8);
+const MENDED: &str = "DROP TRIGGER broken ON projection.orders; DROP FUNCTION broken();";
+
+/// A service and what happens at its boundaries.
+pub(super) struct Lane {
+    pub(super) stack: Arc<Mutex<Stack>>,
+    pub(super) history: Arc<History>,
+    pub(super) folder: PathBuf,
+    pub(super) service: &'static str,
+    pub(super) action: Action,
+    /// Boundaries, and the so-many-th time that each is reached.
+    pub(super) steps: Vec<(&'static str, u64)>,
+}
+
+/// Confirmations that Postgres refuses, as a mistaken constraint would have it.
+fn broken() -> String {
+    format!(
+        "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF NEW.status = 'CONFIRMED' AND NEW.order_id % {BROKEN} = 0 THEN
+                 RAISE EXCEPTION 'never' USING ERRCODE = '23514';
+             END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER broken BEFORE INSERT OR UPDATE ON projection.orders FOR EACH ROW EXECUTE FUNCTION broken();"
+    )
+}
+
+/// Redrives everything until nothing is held or dead in order-svc.
+pub(super) async fn empty_desk(stack: &Stack) -> anyhow::Result<()> {
+    let none = |arguments: &[&str]| -> anyhow::Result<bool> {
+        let (_, printed, said) = stack.try_orderctl(&[&["--json"], arguments].concat())?;
+        let last = printed.lines().last().with_context(|| format!("{arguments:?} printed nothing: {said}"))?;
+        Ok(serde_json::from_str::<Value>(last)?.as_array().is_some_and(Vec::is_empty))
+    };
+    eventually("nothing held or dead", REACHED_WITHIN, async || {
+        stack.try_orderctl(&["dlq", "redrive", "order-svc", "--all", "--reason", "mended"])?;
+        let empty = none(&["held", "order-svc"])? && none(&["dlq", "list", "order-svc"])?;
+        Ok(if empty { Ok(()) } else { Err("something is".to_owned()) })
+    })
+    .await
+}
+
+impl Lane {
+    /// Every boundary in turn; how often each was reached when something happened there.
+    pub(super) async fn run(self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+        let mut reached = BTreeMap::new();
+        for (label, hit) in &self.steps {
+            let step = async {
+                match *label {
+                    "B1" | "B2" | "B3" => self.rebuild(label).await,
+                    "D1" => {
+                        self.database(&broken()).await?;
+                        self.step(label, *hit).await
+                    }
+                    "D3" => self.mended(label, *hit).await,
+                    _ => self.step(label, *hit).await,
+                }
+            };
+            step.await.with_context(|| format!("at {label} in {}", self.service))?;
+            verdict::fault(&self.folder, &self.history, &format!("{}:{label}", self.action.name()), self.service)?;
+            reached.insert(*label, *hit);
+        }
+        Ok(reached)
+    }
+
+    async fn database(&self, statements: &str) -> anyhow::Result<()> {
+        let url = self.stack.lock().await.databases[self.service].clone();
+        let mut database = PgConnection::connect(&url).await?;
+        // Ours alone: the constants of this file.
+        database.execute(sqlx::AssertSqlSafe(statements.to_owned())).await?;
+        Ok(database.close().await?)
+    }
+
+    /// Arms a boundary, waits until something happened there, and heals it.
+    async fn step(&self, label: &str, hit: u64) -> anyhow::Result<()> {
+        let actions = format!("{}*off->1*return({})->off", hit - 1, self.action.name());
+        let actions = actions.trim_start_matches("0*off->");
+        // Clients ask the first instance only; what happens at a rebalance must not meet both.
+        let rebalances = matches!(label, "C7" | "E1" | "E2" | "E3");
+        let armed = if rebalances || label.starts_with('A') { 1 } else { INSTANCES };
+        let mut before = Vec::new();
+        for number in 0..armed {
+            before.push(self.hits(number, label).await?);
+            self.arm(number, label, actions).await?;
+        }
+        if rebalances {
+            self.bounce(INSTANCES - 1).await?;
+        }
+        let met = eventually("a boundary is reached", REACHED_WITHIN, async || {
+            for (number, before) in before.iter().enumerate() {
+                if self.has_happened(number, label, before + hit).await? {
+                    return Ok(Ok(number));
+                }
+            }
+            Ok(Err(format!("{label} is not reached")))
+        })
+        .await?;
+        for number in (0..armed).filter(|number| *number != met || self.action == Action::Err) {
+            self.arm(number, label, "off").await?;
+        }
+        if self.action == Action::Stop {
+            tokio::time::sleep(STANDS_STILL).await;
+            self.stack.lock().await.signal(self.service, met, Signal::SIGCONT)?;
+        }
+        if self.action == Action::Kill {
+            self.stack.lock().await.restart(self.service, met)?;
+        }
+        self.ready().await
+    }
+
+    async fn has_happened(&self, number: usize, label: &str, hits: u64) -> anyhow::Result<bool> {
+        match self.action {
+            Action::Err => Ok(self.hits(number, label).await? >= hits),
+            Action::Kill => Ok(self.stack.lock().await.process(self.service, number)?.running().is_none()),
+            Action::Stop => Ok(self.stack.lock().await.process(self.service, number)?.is_stopped()),
+        }
+    }
+
+    /// A member goes and comes again.
+    async fn bounce(&self, number: usize) -> anyhow::Result<()> {
+        let mut stack = self.stack.lock().await;
+        stack.kill(self.service, number)?;
+        stack.restart(self.service, number)
+    }
+
+    async fn ready(&self) -> anyhow::Result<()> {
+        let admins: Vec<String> = {
+            let stack = self.stack.lock().await;
+            (0..INSTANCES).map(|number| stack.admin(self.service, number).to_owned()).collect()
+        };
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        eventually("a service is ready again", REACHED_WITHIN, async || {
+            for admin in &admins {
+                let answer = client.get(format!("{admin}/readyz")).send().await;
+                if !answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                    return Ok(Err(format!("{admin}: {answer:?}")));
+                }
+            }
+            Ok(Ok(()))
+        })
+        .await
+    }
+
+    async fn arm(&self, number: usize, label: &str, actions: &str) -> anyhow::Result<()> {
+        let (client, admin) = self.admin(number).await?;
+        let url = format!("{admin}/admin/failpoints/{label}");
+        let answer = client.request(Method::PUT, &url).body(actions.to_owned()).send().await?;
+        ensure!(answer.status().is_success(), "only a test build can be armed: {answer:?}");
+        Ok(())
+    }
+
+    async fn hits(&self, number: usize, label: &str) -> anyhow::Result<u64> {
+        let (client, admin) = self.admin(number).await?;
+        let answer = client.get(&format!("{admin}/admin/failpoints")).await?;
+        Ok(answer.body[label].as_u64().unwrap_or(0))
+    }
+
+    async fn admin(&self, number: usize) -> anyhow::Result<(Client, String)> {
+        let stack = self.stack.lock().await;
+        Ok((Client::operator(&stack)?, stack.admin(self.service, number).to_owned()))
+    }
+
+    /// The cause is mended; the first of the held records of a key is applied, and something happens before those behind it.
+    async fn mended(&self, label: &str, hit: u64) -> anyhow::Result<()> {
+        self.database(MENDED).await?;
+        let redriving = async {
+            loop {
+                self.orderctl(&["dlq", "redrive", self.service, "--all", "--reason", "mended"], "").await?;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        tokio::select! {
+            done = self.step(label, hit) => done,
+            failed = redriving => failed,
+        }
+    }
+
+    /// A rebuild that dies, errs or stands still half-way is run again; the service goes on.
+    async fn rebuild(&self, label: &str) -> anyhow::Result<()> {
+        self.stack.lock().await.stop_service(self.service)?;
+        let action = if self.action == Action::Stop { "delay:8000" } else { self.action.name() };
+        let arguments = ["rebuild", self.service];
+        let (succeeded, _) = self.orderctl(&arguments, &format!("{label}=1*return({action})->off")).await?;
+        ensure!(succeeded == (self.action == Action::Stop), "the rebuild did not reach {label}");
+        if !succeeded {
+            let (succeeded, said) = self.orderctl(&arguments, "").await?;
+            ensure!(succeeded, "a rebuild that is run again fails: {said}");
+        }
+        for number in 0..INSTANCES {
+            self.stack.lock().await.restart(self.service, number)?;
+        }
+        self.ready().await
+    }
+
+    /// Runs orderctl while others use the stack; says whether it succeeded, and what it said.
+    async fn orderctl(&self, arguments: &[&str], failpoints: &str) -> anyhow::Result<(bool, String)> {
+        let mut command = self.stack.lock().await.orderctl_command(arguments)?;
+        command.env("FAILPOINTS", failpoints);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+}
