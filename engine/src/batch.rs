@@ -4,35 +4,35 @@
 //! State, positions, commands, tries and output commit together or not at all. What is sent, called or answered
 //! afterwards is the processor's. The transaction lives in a spawned task, which nothing drops half-way (PITFALLS P2.1).
 
-mod transaction;
+mod fill;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use events::time::Timestamp;
 use futures_util::FutureExt as _;
-use sqlx::PgConnection;
+use sqlx::Connection;
 
-use crate::acts;
-use crate::batch_store::{self, Fenced, Finished, TakenCommand};
 use crate::calls::Scheduling;
-use crate::decision::{self, Decided, Decision};
 use crate::effects::Dead;
 use crate::failpoint::{Injected, reach};
 use crate::held::Entry;
-use crate::held_store;
 use crate::intake::Place;
 use crate::item::Item;
 use crate::letter::Flaw;
 use crate::mutant;
 use crate::pool::is_record_fault;
-use crate::record::{OutRecord, Output, pack};
+use crate::record::OutRecord;
 use crate::service::{EffectMark, Failure, Service, Window};
 use crate::shared::Shared;
-use crate::store::{self, OutputState, Owned};
+use crate::store::{OutputState, Owned};
 use crate::storm::Tally;
-use crate::turns::Outcome;
+use crate::turns::{Kept, Outcome};
+
+/// A transaction that is under way when Postgres goes away may end within this time; then its connection is given up.
+const SILENT_MAX: Duration = Duration::from_secs(5);
 
 /// The input of one transaction.
 #[derive(Debug)]
@@ -159,10 +159,84 @@ async fn together<S: Service>(
 ) -> (Vec<Part<S::Input>>, Result<Result<Filled, BatchError>, Panic>) {
     let shared = Arc::clone(shared);
     let task = tokio::spawn(async move {
-        let result = AssertUnwindSafe(transaction::attempt(&shared, &parts)).catch_unwind().await;
+        let result = AssertUnwindSafe(attempt(&shared, &parts)).catch_unwind().await;
         (parts, result)
     });
     task.await.expect("nothing else in it panics, and nobody ends it")
+}
+
+async fn attempt<S: Service>(shared: &Shared<S>, parts: &[Part<S::Input>]) -> Result<Filled, BatchError> {
+    let mut lone_timer = None;
+    let result = try_once(shared, parts, &mut lone_timer).await;
+    match (result, lone_timer) {
+        (Err(BatchError::Fault(error)), Some(key)) => Err(BatchError::Timer(key, error.to_string())),
+        (result, _) => result,
+    }
+}
+
+/// `lone_timer`: the key of the only input, when that is a timer.
+async fn try_once<S: Service>(
+    shared: &Shared<S>,
+    parts: &[Part<S::Input>],
+    lone_timer: &mut Option<i64>,
+) -> Result<Filled, BatchError> {
+    reach("C1").await.map_err(injected)?;
+    if mutant::is("position-outside-the-transaction") {
+        mutant::move_positions(
+            &shared.pool,
+            parts.iter().map(|part| (part.owned.partition, shared.places(&part.batch.items))),
+        )
+        .await
+        .map_err(database)?;
+    }
+    let mut kept = shared.connections.get().await.map_err(database)?;
+    let mut committing = false;
+    let result = tokio::select! {
+        result = transact(shared, parts, &mut kept, lone_timer, &mut committing) => Some(result),
+        () = shared.breakers.postgres.away_for(SILENT_MAX) => None,
+    };
+    let Some(result) = result else {
+        // What was cut off without a word may answer in a quarter of an hour: closed, for nobody to use.
+        drop(kept.connection.detach());
+        let error = format!("no answer, and none of a new connection for {} s", SILENT_MAX.as_secs());
+        return Err(if committing { BatchError::Unknown(error) } else { BatchError::Outage(error) });
+    };
+    if result.as_ref().is_ok_and(|filled| filled.iter().any(Option::is_some)) {
+        shared.connections.keep(kept);
+    }
+    result
+}
+
+async fn transact<S: Service>(
+    shared: &Shared<S>,
+    parts: &[Part<S::Input>],
+    kept: &mut Kept,
+    lone_timer: &mut Option<i64>,
+    committing: &mut bool,
+) -> Result<Filled, BatchError> {
+    let mut tx = kept.connection.begin().await.map_err(database)?;
+    let filled = match fill::fill(shared, parts, &mut tx, lone_timer).await {
+        Ok(filled) if filled.iter().any(Option::is_some) => filled,
+        other => {
+            // Explicit, so that a connection never goes back with a transaction open.
+            if let Err(rollback) = tx.rollback().await {
+                tracing::debug!(error = %rollback, "rollback failed; the connection is gone");
+            }
+            return other;
+        }
+    };
+    *committing = true;
+    // A deferred constraint speaks at the COMMIT, and then the outcome is known.
+    let unknown = |error: String| match mutant::is("unknown-commit-tried-again-without-batch-number") {
+        true => BatchError::Outage(error),
+        false => BatchError::Unknown(error),
+    };
+    tx.commit().await.map_err(|error| match is_record_fault(&error) {
+        true => BatchError::Fault(error),
+        false => unknown(error.to_string()),
+    })?;
+    reach("C5").await.map_err(|error| unknown(error.to_string()))?;
+    Ok(filled)
 }
 
 fn injected(error: Injected) -> BatchError {
@@ -175,188 +249,4 @@ pub(crate) fn database(error: sqlx::Error) -> BatchError {
         error if is_record_fault(&error) => BatchError::Fault(error),
         error => BatchError::Outage(error.to_string()),
     }
-}
-
-async fn fill<S: Service>(
-    shared: &Shared<S>,
-    parts: &[Part<S::Input>],
-    conn: &mut PgConnection,
-    lone_timer: &mut Option<i64>,
-) -> Result<Filled, BatchError> {
-    let owners: Vec<Owned> = parts.iter().map(|part| part.owned).collect();
-    let commands: Vec<i64> = parts.iter().flat_map(|part| part.batch.commands()).collect();
-    let Fenced { now, held, taken: mut seen } = batch_store::fence(conn, &owners, &commands).await.map_err(database)?;
-    let live: Vec<&Part<S::Input>> = parts.iter().filter(|part| held.contains(&part.owned.partition)).collect();
-    if live.is_empty() {
-        return Ok(parts.iter().map(|_| None).collect());
-    }
-    let mut timers = Vec::with_capacity(live.len());
-    for part in &live {
-        let Batch { window, resting, .. } = &part.batch;
-        timers.push(match window {
-            Some(window) => {
-                shared.service.due_timers(conn, part.owned.partition, *window, resting).await.map_err(database)?
-            }
-            None => Vec::new(),
-        });
-    }
-    if let ([part], [timers]) = (&live[..], &timers[..])
-        && let ([], [timer]) = (&part.batch.items[..], &timers[..])
-    {
-        *lone_timer = Some(timer.key);
-    }
-    let items = live.iter().flat_map(|part| &part.batch.items);
-    let mut inputs: Vec<&S::Input> = items.filter_map(|item| item.what.input()).collect();
-    inputs.extend(timers.iter().flatten().map(|timer| &timer.input));
-    let mut states = shared.service.load(conn, &inputs, &[]).await.map_err(database)?;
-    reach("C2").await.map_err(injected)?;
-
-    let mut decided = Vec::with_capacity(live.len());
-    for (part, timers) in live.iter().zip(&timers) {
-        let mut decision = Decision::new(shared, part.owned, now, &part.batch, &mut seen);
-        for (index, item) in part.batch.items.iter().enumerate() {
-            decision.take(index, item, &mut states)?;
-        }
-        for timer in timers {
-            decision.fire(timer, &mut states)?;
-        }
-        decided.push(decision.end());
-    }
-    if mutant::is("dead-letter-beside-the-outbox") {
-        decided.iter_mut().for_each(|decided| mutant::publish_beside(shared, &mut decided.records));
-    }
-    shared.service.save(conn, shared.homes(), &states).await.map_err(database)?;
-    reach("C3").await.map_err(injected)?;
-    for (part, decided) in live.iter().zip(&mut decided) {
-        let place = (part.owned.partition, now);
-        decision::bury(shared, conn, place, &part.batch, decided).await?;
-        save_beside(shared, conn, part, decided).await.map_err(database)?;
-    }
-    finish(shared, conn, &live, &decided).await?;
-    let dlq = Output::Dlq.place();
-    if live.iter().zip(&decided).any(|(part, decided)| decided.sequences[dlq] > part.batch.sequences[dlq]) {
-        reach("D4").await.map_err(injected)?;
-    }
-    reach("C4").await.map_err(injected)?;
-    let mut next_timers = HashMap::new();
-    for (part, decided) in live.iter().zip(&decided).filter(|(part, _)| part.batch.window.is_some()) {
-        let partition = part.owned.partition;
-        let held = decided.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(key, _)| *key);
-        let resting: Vec<i64> = part.batch.resting.iter().copied().chain(held).collect();
-        let next = shared.service.next_timer(conn, partition, &resting).await.map_err(database)?;
-        next_timers.insert(partition, next);
-    }
-    let mut left = Left::of(shared, &states);
-    let mut committed: HashMap<i32, Committed> = live
-        .iter()
-        .zip(decided)
-        .map(|(part, decided)| {
-            let partition = part.owned.partition;
-            let next_timer = next_timers.remove(&partition).flatten();
-            (partition, left.take(partition, now, decided, next_timer))
-        })
-        .collect();
-    Ok(parts.iter().map(|part| committed.remove(&part.owned.partition)).collect())
-}
-
-/// What the states of a transaction ask for next, by processor.
-struct Left {
-    timers: HashMap<i32, Timestamp>,
-    effects: HashMap<i32, Vec<EffectMark>>,
-}
-
-impl Left {
-    fn of<S: Service>(shared: &Shared<S>, states: &S::States) -> Self {
-        let homes = shared.homes();
-        let (mut timers, mut effects) = (HashMap::new(), HashMap::<i32, Vec<EffectMark>>::new());
-        for (key, at) in shared.service.timers_set(states) {
-            let earliest = timers.entry(homes.of(key)).or_insert(at);
-            *earliest = at.min(*earliest);
-        }
-        for mark in shared.service.effects_set(states) {
-            effects.entry(homes.of(mark.key)).or_default().push(mark);
-        }
-        Self { timers, effects }
-    }
-
-    fn take(&mut self, partition: i32, now: Timestamp, decided: Decided, next_timer: Option<Timestamp>) -> Committed {
-        Committed {
-            now,
-            records: decided.records,
-            sequences: decided.sequences,
-            model: decided.model,
-            timers_fired: decided.timers_fired,
-            next_timer,
-            timer_set: self.timers.remove(&partition),
-            effects_set: self.effects.remove(&partition).unwrap_or_default(),
-            queues: decided.queues,
-            dead: decided.dead,
-            put_off: decided.put_off,
-            tally: decided.tally,
-        }
-    }
-}
-
-impl<I> Batch<I> {
-    fn commands(&self) -> impl Iterator<Item = i64> {
-        self.items.iter().filter_map(|item| item.what.command()).map(|command| command.command_id.0)
-    }
-}
-
-/// What a processor writes beside the states, and seldom.
-async fn save_beside<S: Service>(
-    shared: &Shared<S>,
-    conn: &mut PgConnection,
-    part: &Part<S::Input>,
-    decided: &Decided,
-) -> Result<(), sqlx::Error> {
-    let partition = part.owned.partition;
-    if let Some(topic) = shared.description.read_model
-        && decided.model != part.batch.model
-    {
-        store::save_read_model(conn, topic, partition, decided.model).await?;
-    }
-    held_store::settle(conn, partition, &decided.settled).await?;
-    held_store::save(conn, &decided.held).await?;
-    if !decided.held.is_empty() {
-        reach("D1").await?;
-    }
-    acts::forget(conn, &[&decided.acts[..], &part.batch.void_acts].concat()).await?;
-    let Scheduling { tries, forget } = &part.batch.scheduling;
-    if !tries.is_empty() {
-        store::save_tries(conn, partition, tries).await?;
-    }
-    if !forget.is_empty() {
-        store::forget_tries(conn, partition, forget).await?;
-    }
-    Ok(())
-}
-
-/// What was decided, beside the states, and how far everything got.
-async fn finish<S: Service>(
-    shared: &Shared<S>,
-    conn: &mut PgConnection,
-    live: &[&Part<S::Input>],
-    decided: &[Decided],
-) -> Result<(), BatchError> {
-    let finished = |(part, decided): (&&Part<S::Input>, &Decided)| {
-        let Batch { items, sequences, acked, acked_before, .. } = &part.batch;
-        let moved = |at: &usize| decided.sequences[*at] != sequences[*at] || acked[*at] != acked_before[*at];
-        let output = |at: usize| (at, OutputState { sequence: decided.sequences[at], ..acked[at] });
-        Finished {
-            owned: part.owned,
-            places: shared.places(items),
-            outputs: (0..shared.outputs.len()).filter(moved).map(output).collect(),
-            acked_before: part.batch.acked_batch_before,
-            acked_batch: part.batch.acked_batch,
-            records: (!decided.records.is_empty()).then(|| pack(&decided.records)),
-        }
-    };
-    let finished: Vec<Finished> = live.iter().zip(decided).map(finished).collect();
-    let taken: Vec<&TakenCommand> = decided.iter().flat_map(|decided| &decided.taken).collect();
-    let fenced = batch_store::finish(conn, &shared.outputs, &finished, &taken).await.map_err(database)?;
-    if fenced != live.len() {
-        return Err(BatchError::Broken("a processor's row changed under its lock".to_owned()));
-    }
-    Ok(())
 }
