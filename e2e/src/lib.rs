@@ -2,8 +2,7 @@
 //!
 //! [`stack`] starts and ends the processes, [`client`] speaks HTTP, [`check`] says whether what is left is right. [`history`]
 //! and [`evidence`] write down what a run leaves, which [`checker`] judges and [`verdict`] waits for; [`outage`] cuts links,
-//! [`matrix`] and [`chaos`] are the long runs. The tests are in `tests/`; none of them calls into a
-//! service.
+//! [`matrix`] and [`chaos`] are the long runs. The tests are in `tests/`; none of them calls into a service.
 
 pub mod chaos;
 pub mod check;

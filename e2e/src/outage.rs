@@ -42,6 +42,15 @@ pub enum Cut {
     Silent,
 }
 
+impl Cut {
+    fn done_to(self, proxy: &Proxy) {
+        match self {
+            Self::Refused => proxy.down(),
+            Self::Silent => proxy.change(|faults| (faults.up.hold, faults.down.hold) = (true, true)),
+        }
+    }
+}
+
 /// A stack whose services reach everything through proxies.
 #[derive(Debug)]
 pub struct Cuttable {
@@ -86,12 +95,7 @@ impl Cuttable {
 
     /// Cuts it off from every service.
     pub fn cut(&self, peer: Peer, how: Cut) {
-        for proxy in &self.proxies[&peer] {
-            match how {
-                Cut::Refused => proxy.down(),
-                Cut::Silent => proxy.change(|faults| (faults.up.hold, faults.down.hold) = (true, true)),
-            }
-        }
+        self.proxies[&peer].iter().for_each(|proxy| how.done_to(proxy));
     }
 
     /// The same for one service alone.
@@ -100,11 +104,7 @@ impl Cuttable {
     /// When the service has no such link.
     pub fn cut_one(&self, service: &str, peer: Peer, how: Cut) {
         let place = SERVICES.iter().position(|name| *name == service).expect("a service");
-        let proxy = &self.proxies[&peer][place];
-        match how {
-            Cut::Refused => proxy.down(),
-            Cut::Silent => proxy.change(|faults| (faults.up.hold, faults.down.hold) = (true, true)),
-        }
+        how.done_to(&self.proxies[&peer][place]);
     }
 
     /// Everything passes again.

@@ -271,3 +271,68 @@ async fn servers_that_refuse_connections_for_a_while_cost_nothing() -> anyhow::R
 async fn servers_that_fall_silent_for_a_while_cost_nothing() -> anyhow::Result<()> {
     run(Cut::Silent, &[Peer::Postgres, Peer::Kafka, Peer::Gateway, Peer::Smtp]).await
 }
+
+const PAY_WITHIN: Duration = Duration::from_secs(8);
+
+/// The status of a payment.
+async fn payment(stack: &Stack, client: &Client, order: &str, status: &str) -> anyhow::Result<Value> {
+    let url = format!("{}/v1/payments/{order}", stack.http("payment-svc", 0));
+    eventually(&format!("payment of {order} {status}"), Duration::from_secs(30), async || {
+        let seen = client.get(&url).await?;
+        Ok(if seen.body["status"] == status { Ok(seen.body) } else { Err(format!("{seen:?}")) })
+    })
+    .await
+}
+
+async fn pay(client: &Client, page: &str) -> anyhow::Result<()> {
+    let html = client.request(Method::GET, page).send().await?.text().await?;
+    let action = html.split("action=\"").nth(1).and_then(|rest| rest.split('"').next()).context("a form")?;
+    let url = reqwest::Url::parse(page)?.join(action)?;
+    let paid = client.request(Method::POST, url.as_str()).send().await?;
+    ensure!(paid.status().is_success() || paid.status().is_redirection(), "{paid:?}");
+    Ok(())
+}
+
+/// An order is paid while order-svc is down, or hears nothing of Kafka, until long after it should have expired.
+async fn captures_unread(cuttable: &mut Cuttable, how: Option<Cut>) -> anyhow::Result<()> {
+    let customer = customer(&cuttable.stack).await?;
+    let product = stocked_product(&cuttable.stack, 100, 100).await?;
+    let paid = place(&cuttable.stack, &customer, &order(&[(&product, 1)], "pm_checkout")).await?;
+    let never = place(&cuttable.stack, &customer, &order(&[(&product, 1)], "pm_never")).await?;
+    let placed = Instant::now();
+    let pending = payment(&cuttable.stack, &customer, &paid, "PENDING").await?;
+    payment(&cuttable.stack, &customer, &never, "PENDING").await?;
+    match how {
+        Some(how) => cuttable.cut_one("order-svc", Peer::Kafka, how),
+        None => cuttable.stack.kill("order-svc", 0)?,
+    }
+    pay(&customer, pending["pay_url"].as_str().context("a page")?).await?;
+    payment(&cuttable.stack, &customer, &paid, "CAPTURED").await?;
+    ensure!(placed.elapsed() < PAY_WITHIN, "the order was paid too late for this test: {:?}", placed.elapsed());
+    eventually("twice pay_by", PAY_WITHIN * 3, async || {
+        Ok(if placed.elapsed() > PAY_WITHIN * 2 { Ok(()) } else { Err(format!("{:?}", placed.elapsed())) })
+    })
+    .await?;
+    match how {
+        Some(_) => cuttable.heal(),
+        None => cuttable.stack.restart("order-svc", 0)?,
+    }
+    wait_for_status(&cuttable.stack, &customer, &paid, "CONFIRMED").await?;
+    wait_for_status(&cuttable.stack, &customer, &never, "EXPIRED").await?;
+    let log = check::everything(&cuttable.stack).await?;
+    ensure!(log.dead() == 0, "{} dead letters", log.dead());
+    ensure!(log.story("order.events", &paid) == ["OrderPlaced", "OrderConfirmed"], "{paid}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_was_paid_is_confirmed_although_nobody_heard_of_it_for_twice_pay_by() -> anyhow::Result<()> {
+    for how in [None, Some(Cut::Refused), Some(Cut::Silent)] {
+        let options = Options { pay_within: "8s", ..Options::default() };
+        let mut cuttable = Cuttable::start(&options).await?;
+        if let Err(error) = captures_unread(&mut cuttable, how).await {
+            panic!("{how:?}: {error:#}\nlogs: {}", cuttable.stack.keep_logs().display());
+        }
+    }
+    Ok(())
+}

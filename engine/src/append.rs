@@ -115,7 +115,7 @@ impl Appender {
             return Err(AppendError::TooLarge);
         }
         // The record is librdkafka's before the first await, so a caller that goes away cancels nothing half-way.
-        let sent = tokio::time::timeout(TIMEOUT, self.send(&record)).await;
+        let sent = self.breaker.ask(tokio::time::timeout(TIMEOUT, self.send(&record))).await;
         let sent = sent.unwrap_or_else(|_| Err(AppendError::Unavailable("no report within 5 s".to_owned())));
         match &sent {
             Ok(_) => self.breaker.succeeded(),

@@ -30,6 +30,8 @@ const PROBE_MAX: Duration = Duration::from_millis(1_500);
 /// noticed within 3 s.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_millis(1_500);
+/// A call without an answer for so long is a doubt already: its own time-out may be far away.
+const SLOW: Duration = Duration::from_secs(2);
 /// An error is shown as one line of this length at most.
 const ERROR_CHARS_MAX: usize = 300;
 
@@ -171,6 +173,18 @@ impl Breaker {
         });
         if doubted && let Some((runtime, _)) = self.0.probe.get() {
             runtime.spawn(self.clone().find_out());
+        }
+    }
+
+    /// Waits for the answer to a call; that it takes long makes a probe look, no more.
+    pub async fn ask<T>(&self, call: impl Future<Output = T>) -> T {
+        let mut call = std::pin::pin!(call);
+        match tokio::time::timeout(SLOW, &mut call).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.failed(format!("no answer within {} s", SLOW.as_secs()));
+                call.await
+            }
         }
     }
 

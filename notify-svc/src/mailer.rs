@@ -165,10 +165,13 @@ impl Mailer {
         if let Err(error) = failpoint::reach("N1").await {
             return Verdict::Unreachable(error.to_string());
         }
-        let verdict = match parcel.channel {
-            Channel::Email => self.mail(&id, parcel.to, words).await,
-            Channel::Sms => self.text(&id, parcel.to, &words.text).await,
+        let call = async {
+            match parcel.channel {
+                Channel::Email => self.mail(&id, parcel.to, words).await,
+                Channel::Sms => self.text(&id, parcel.to, &words.text).await,
+            }
         };
+        let verdict = breaker.ask(call).await;
         match &verdict {
             Verdict::Unreachable(message) => breaker.failed(message),
             Verdict::Final(_) | Verdict::Failed { .. } => breaker.succeeded(),

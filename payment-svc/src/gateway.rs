@@ -241,11 +241,14 @@ impl Gateway {
         if let Err(error) = failpoint::reach("G2").await {
             return Outcome::Unreachable { message: error.to_string() };
         }
-        let outcome = match request.call {
-            Call::Charge => http.charge(request, attempt).await,
-            Call::Cancel => http.cancel(request).await,
-            Call::Refund => http.refund(request, attempt).await,
+        let call = async {
+            match request.call {
+                Call::Charge => http.charge(request, attempt).await,
+                Call::Cancel => http.cancel(request).await,
+                Call::Refund => http.refund(request, attempt).await,
+            }
         };
+        let outcome = http.breaker.ask(call).await;
         // A 500 is an answer too, and uses an attempt up.
         match &outcome {
             Err(Trouble::Unreachable(message)) => http.breaker.failed(message),

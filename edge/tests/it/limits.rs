@@ -196,3 +196,33 @@ async fn readiness_says_why_not() {
     ill.stop().await;
     service.stop().await;
 }
+
+#[actix_web::test]
+async fn while_the_database_is_away_requests_are_turned_away_at_once_and_the_rest_is_served() {
+    let service = Service::start().await;
+    service.needed.watch(|| std::future::ready(Err("connection refused".to_owned())));
+    service.needed.failed("a query got no answer");
+    service.needed.away_for(Duration::ZERO).await;
+    let began = std::time::Instant::now();
+    for request in [
+        service.as_role(Method::GET, "/v1/parcels", "anna", Role::Customer),
+        service.as_role(Method::GET, "/v1/parcels/7", "anna", Role::Customer),
+        service.make("key-0001", &parcel(1)),
+        service.request(Method::POST, "/v1/told").body("{}"),
+    ] {
+        let response = request.send().await.unwrap();
+        assert_eq!(response.headers()["retry-after"], "2");
+        problem(response, 503, "UNAVAILABLE").await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(service.log.records().len(), 0);
+    // Who may not ask is told so all the same, and what needs no database is served.
+    problem(service.request(Method::GET, "/v1/parcels").send().await.unwrap(), 401, "UNAUTHENTICATED").await;
+    assert_eq!(service.request(Method::GET, "/openapi.json").send().await.unwrap().status(), 200);
+    let healthz = format!("{}/healthz", service.admin);
+    assert_eq!(service.client.get(healthz).send().await.unwrap().status(), 200);
+    let metrics = service.client.get(format!("{}/metrics", service.admin)).send().await.unwrap().text().await.unwrap();
+    let counted = r#"http_requests_total{method="POST",route="/v1/told",status="503"} 1"#;
+    assert!(metrics.contains(counted), "{metrics}");
+    service.stop().await;
+}

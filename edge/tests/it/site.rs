@@ -20,6 +20,7 @@ use edge::routes::Routes;
 use edge::server::{self, Running, Site};
 use edge::signature::{Gate, Secrets, Signed};
 use edge::token::{Keys, Role};
+use engine::breaker::Breaker;
 use engine::desk::DeadLetters;
 use engine::status::ProcessorStatus;
 use engine::wait::Decided;
@@ -205,6 +206,8 @@ pub(crate) struct Service {
     pub(crate) base: String,
     pub(crate) admin: String,
     pub(crate) stopping: Stopping,
+    /// What all public routes need.
+    pub(crate) needed: Breaker,
     pub(crate) client: reqwest::Client,
     running: Vec<Running>,
     /// Of the first process on it.
@@ -235,6 +238,8 @@ impl Service {
         let site = Site::new(bind(), keys.clone(), metrics.clone()).in_flight_max(in_flight_max);
         let api = <Api as utoipa::OpenApi>::openapi();
         let shared = toy.clone();
+        let needed = Breaker::new("postgres", "Postgres", true);
+        let site = site.needs(needed.clone());
         let public = site.documented(api).start(move || routes(shared.clone(), gate.clone())).unwrap();
         let stopping = Stopping::default();
         let healthy = Arc::new(Healthy(healthy));
@@ -252,6 +257,7 @@ impl Service {
             base: format!("http://{}", public.address()),
             admin: format!("http://{}", admin.address()),
             stopping,
+            needed,
             client: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
             running: vec![public, admin],
             _database: None,

@@ -104,6 +104,20 @@ async fn a_server_that_takes_connections_and_says_nothing_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_takes_long_is_doubted_before_its_time_is_over_and_gets_its_answer() {
+    let (breaker, server) = watched();
+    let slow = breaker.ask(async {
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        7
+    });
+    assert_eq!(slow.await, 7);
+    assert_eq!((server.probes(), breaker.0.openings.get()), (1, 0), "it only took long");
+    server.away.store(true, Ordering::Relaxed);
+    let silent = tokio::time::timeout(Duration::from_secs(3), breaker.ask(std::future::pending::<()>()));
+    assert!(silent.await.is_err() && breaker.check().is_err(), "{:?}", breaker.dependency());
+}
+
+#[tokio::test(start_paused = true)]
 async fn open_and_half_open_are_told_with_the_next_probe() {
     let (breaker, server) = watched();
     server.away.store(true, Ordering::Relaxed);

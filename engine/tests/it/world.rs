@@ -127,13 +127,8 @@ impl World {
             retry_delays: [200, 500, 1_000, 2_000].map(Duration::from_millis).into(),
             ..Settings::new("here")
         };
-        Launch {
-            kafka: Arc::clone(&self.kafka),
-            url: self.database.url.clone(),
-            settings,
-            connections: 4,
-            breakers: Servers::default(),
-        }
+        let breakers = Servers::default();
+        Launch { kafka: Arc::clone(&self.kafka), url: self.database.url.clone(), settings, connections: 4, breakers }
     }
 
     pub(crate) async fn launch(&self, launch: Launch) -> anyhow::Result<Instance> {

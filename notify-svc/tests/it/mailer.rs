@@ -1,5 +1,6 @@
 //! Notices that really leave, and what is made of servers that refuse, err, hang up or are not there.
 
+use engine::breaker::{Breakers, State};
 use events::code::{Channel, NoticeKind};
 use events::id::OrderId;
 use events::money::{Currency, Money};
@@ -110,4 +111,27 @@ async fn a_server_that_never_answers_is_given_up_in_time() {
         assert!(matches!(verdict, Verdict::Unreachable(_)), "{verdict:?}");
     }
     assert!(began.elapsed().as_secs() < 30, "a try of an effect has 30 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_that_is_away_is_not_tried_and_the_other_one_goes_on() {
+    let sink = SinkStand::start().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (smtp, breakers) = (format!("smtp://{free}"), Breakers::default());
+    let mailer = Mailer::new(&smtp, &format!("{}/sms", sink.http)).unwrap().guarded(&smtp, &breakers).unwrap();
+    let verdict = send(&mailer, 1, Channel::Email).await;
+    assert!(matches!(verdict, Verdict::Unreachable(_)), "{verdict:?}");
+    let away = testkit::eventually(std::time::Duration::from_secs(10), async || {
+        breakers.away().pop().ok_or_else(|| breakers.dependencies())
+    })
+    .await;
+    let waits = format!("waiting for the mail server at {free} since ");
+    assert!(away.0.to_string().starts_with(&waits) && !away.1, "{away:?}");
+    let Verdict::Unreachable(why) = send(&mailer, 2, Channel::Email).await else { panic!("it is away") };
+    assert!(why.starts_with(&waits), "{why}");
+    assert_eq!(send(&mailer, 1, Channel::Sms).await, SENT);
+    // A server that errs is there.
+    sink.plan("reject_4xx", 1).await;
+    assert!(matches!(send(&mailer, 2, Channel::Sms).await, Verdict::Failed { .. }));
+    assert_eq!(breakers.dependencies()[1].state, State::Closed);
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) struct SinkStand {
     pub(crate) mailer: Mailer,
-    http: String,
+    pub(crate) http: String,
     client: Client,
     _dir: TempDir,
     _stop: DropGuard,

@@ -1,10 +1,11 @@
 //! What is made of the gateway's answers: final words, words that are not, refusals, trouble; and that nothing is called
 //! twice or too late.
 
+use engine::breaker::{Breakers, State};
 use engine::service::{Outcome, Try};
 use events::id::OrderId;
 use payment_svc::domain::{Input as Rule, Report};
-use payment_svc::gateway::Gateway;
+use payment_svc::gateway::{Gateway, Http};
 use payment_svc::processor::{Input, Payments};
 use serde_json::json;
 use wiremock::matchers::{method, path};
@@ -243,4 +244,35 @@ fn only_a_hosted_method_has_a_page_to_pay_on() {
     assert_eq!(at("pm_checkout").as_deref(), Some("http://pay.test/checkout/charge:7"));
     assert_eq!(at("pm_ok"), None);
     assert_eq!(Gateway::Inside.pay_url(OrderId(7), "pm_checkout"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_away_is_not_called_and_one_that_errs_is_there() {
+    let gateway = GatewayStand::start().await;
+    let guarded = |url: &str| {
+        let breakers = Breakers::default();
+        let http = Http::new(url, "http://127.0.0.1:9/".to_owned(), ASK_AFTER).unwrap().guarded(&breakers).unwrap();
+        (Payments { gateway: Gateway::Http(http) }, breakers)
+    };
+    // Bound and given back: nobody listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (service, breakers) = guarded(&format!("http://{free}"));
+    let state = requested(1, "pm_ok");
+    assert!(matches!(perform(&service, &state, first()).await, Outcome::Unreachable { .. }));
+    let (away, vital) = testkit::eventually(std::time::Duration::from_secs(10), async || {
+        breakers.away().pop().ok_or_else(|| breakers.dependencies())
+    })
+    .await;
+    assert!(!vital);
+    let waits = format!("waiting for the payment gateway at {free} since ");
+    assert!(away.to_string().starts_with(&waits), "{away}");
+    let outcome = perform(&service, &state, again()).await;
+    let Outcome::Unreachable { message } = outcome else { panic!("{outcome:?}") };
+    assert!(message.starts_with(&waits), "{message}");
+
+    let (service, breakers) = guarded(&gateway.url);
+    gateway.plan("error", 1).await;
+    assert!(matches!(perform(&service, &state, first()).await, Outcome::Failed { .. }));
+    assert!(is_pending(&perform(&service, &state, first()).await));
+    assert_eq!(breakers.dependencies()[0].state, State::Closed);
 }
