@@ -273,6 +273,8 @@ fn sms_verdict(status: StatusCode) -> Verdict {
         | StatusCode::GONE
         | StatusCode::PAYLOAD_TOO_LARGE
         | StatusCode::UNPROCESSABLE_ENTITY => refused(&format!("HTTP_{}", status.as_u16())),
+        // What lies between kept the request back until the provider had waited long enough.
+        StatusCode::REQUEST_TIMEOUT => Verdict::Unreachable("it has not heard the request in time".to_owned()),
         status => Verdict::Failed { code: "SMS_PROVIDER", message: format!("answered {status}") },
     }
 }
@@ -331,7 +333,8 @@ mod tests {
             let verdict = sms_verdict(StatusCode::from_u16(status).unwrap());
             assert_eq!(verdict, refused(&format!("HTTP_{status}")));
         }
-        for status in [302_u16, 401, 403, 404, 405, 408, 429, 500, 503] {
+        assert!(matches!(sms_verdict(StatusCode::REQUEST_TIMEOUT), Verdict::Unreachable(_)));
+        for status in [302_u16, 401, 403, 404, 405, 429, 500, 503] {
             let verdict = sms_verdict(StatusCode::from_u16(status).unwrap());
             assert!(matches!(verdict, Verdict::Failed { .. }), "{status}");
         }

@@ -326,6 +326,10 @@ fn unreachable(error: reqwest::Error) -> Trouble {
 
 async fn read(mut response: reqwest::Response) -> Result<(StatusCode, Value), Trouble> {
     let status = response.status();
+    if status == StatusCode::REQUEST_TIMEOUT {
+        // What lies between kept the request back until the gateway had waited long enough.
+        return Err(Trouble::Unreachable("it has not heard the request in time".to_owned()));
+    }
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
         bytes.extend_from_slice(&chunk);

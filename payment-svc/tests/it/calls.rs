@@ -160,7 +160,7 @@ async fn a_gateway_that_errs_is_tried_again() {
 
 #[tokio::test]
 async fn what_does_not_speak_of_this_request_ends_no_payment() {
-    for status in [301, 401, 403, 404, 405, 408, 429, 500, 503] {
+    for status in [301, 401, 403, 404, 405, 429, 500, 503] {
         let server = MockServer::start().await;
         let answer = ResponseTemplate::new(status).insert_header("Location", "http://127.0.0.1:9/");
         Mock::given(method("POST")).respond_with(answer).mount(&server).await;
@@ -210,6 +210,14 @@ async fn a_gateway_that_is_not_there_uses_up_no_attempt_and_shows_no_password() 
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_gateway_that_has_not_heard_the_request_in_time_uses_up_no_attempt() {
+    let server = MockServer::start().await;
+    Mock::given(method("GET")).respond_with(ResponseTemplate::new(408)).mount(&server).await;
+    let outcome = perform(&calling(&server.uri()), &requested(1, "pm_ok"), again()).await;
+    assert!(matches!(outcome, Outcome::Unreachable { .. }), "{outcome:?}");
 }
 
 #[tokio::test]
