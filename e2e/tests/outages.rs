@@ -72,7 +72,7 @@ impl Asker<'_> {
         vec![
             (customer, Method::POST, format!("{orders}/orders"), order(&[(product, 1)], "pm_ok")),
             (customer, Method::POST, format!("{orders}/orders/{order_id}/cancel"), json!({"reason": "CHANGED_MIND"})),
-            (operator, Method::POST, format!("{products}/products"), json!({"name": "PEARS", "price": money.clone()})),
+            (operator, Method::POST, format!("{products}/products"), json!({"name": "PEARS", "price": money})),
             (operator, Method::POST, format!("{products}/products/{product}/receipts"), json!({"quantity": 1})),
             (operator, Method::PUT, format!("{products}/products/{product}/price"), money),
             (operator, Method::POST, format!("{payments}/payments/{order_id}/refunds"), json!({})),
