@@ -18,19 +18,20 @@ mod settle;
 mod shop;
 mod storm;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use engine::kafka::Kafka;
 use serde_json::json;
 
 use crate::evidence::lines::Lines;
 use crate::evidence::{self, Expects, Limits, Run};
 use crate::ground;
-use crate::history::History;
+use crate::history::{self, History};
 use crate::stack::{self, PARTITIONS, SERVICES, Stack};
 use crate::verdict;
 use faults::{Fault, Who};
@@ -51,6 +52,17 @@ const PRODUCTS_MIN: usize = 50;
 
 /// What a process may keep in memory.
 const RSS_BYTES_MAX: u64 = 512 << 20;
+
+/// From this length on a run must have seen what follows.
+const LONG: Duration = Duration::from_secs(300);
+/// Kinds of faults that meet somebody in every long run.
+const SURE_TO_BE_FELT: [&str; 5] = ["kill", "stop", "broker_kill", "postgres_quit", "cut_kafka"];
+/// What the checker counts in the evidence of every long run.
+const COUNTED: [&str; 3] = ["repeats", "dead", "timers"];
+
+/// So many messages a process has under way at most. Those are sent again when their processor changes hands, and nearly every
+/// fault makes one do so.
+const CALLS_UNDER_WAY: usize = 64;
 
 /// What a run is.
 #[derive(Debug, Clone)]
@@ -83,13 +95,17 @@ pub fn stand_on_running_stack() -> anyhow::Result<()> {
 /// When the run itself cannot be carried out; what the system does wrong is in the report.
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
     std::fs::create_dir_all(&options.out).with_context(|| format!("making {}", options.out.display()))?;
+    let is_used = options.out.join(history::FILE).exists();
+    ensure!(!is_used, "{} holds the evidence of another run", options.out.display());
+    // Before somebody changes the tree meanwhile.
+    let commit = report::commit();
     let mut field = prepare(options).await?;
-    let report = on(&mut field, options).await;
+    let report = on(&mut field, options, commit).await;
     field.keep_logs(&options.out)?;
     report
 }
 
-async fn on(field: &mut Field, options: &Options) -> anyhow::Result<Report> {
+async fn on(field: &mut Field, options: &Options, commit: String) -> anyhow::Result<Report> {
     let mut times = Times { started_at: field.load.history.now(), ..Times::default() };
     field.load.open_shop().await.context("opening the shop")?;
     let faults = plan::plan(options.seed, options.length.saturating_sub(CALM));
@@ -104,17 +120,17 @@ async fn on(field: &mut Field, options: &Options) -> anyhow::Result<Report> {
     field.heal().await.context("healing")?;
     over.store(true, Ordering::Relaxed);
     field.load.end();
-    times.loaded_until = field.load.history.now();
 
     let mut not_live = Vec::new();
     times.progress = noted(settle::progress(field, options.patience).await, &mut not_live);
     loading.await?.context("the load")?;
+    times.loaded_until = field.load.history.now();
     let injected = injecting.await?.context("the injector")?;
     times.settled = noted(settle::settled(field, options.patience).await, &mut not_live);
     not_live.extend(field.stack.wait_until_ready().await.err().map(|error| format!("{error:#}")));
     not_live.append(&mut field.deserters);
 
-    let mut report = Report::new(options, &times, &done, field, &injected);
+    let mut report = Report::new(options, commit, &times, &done, field, &injected);
     report.not_live = not_live;
     let run = described(options, &times, &report, &faults);
     evidence::collect(&field.stack, &options.out, &run).await.context("collecting the evidence")?;
@@ -126,6 +142,17 @@ async fn on(field: &mut Field, options: &Options) -> anyhow::Result<Report> {
 
 /// What the run says about itself.
 fn described(options: &Options, times: &Times, report: &Report, faults: &[Fault]) -> Run {
+    // A short run may spend most of its time in a few faults, which may meet nobody.
+    let is_long = options.length >= LONG;
+    // On a busy machine a broker takes half a minute to come back, and clients hear nothing for as long.
+    let is_fair = is_long && options.patience == 1;
+    let expects = Expects {
+        faults: plan::kinds(faults),
+        ok_during_percent: Some(if is_fair { 50 } else { 20 }),
+        felt: if is_long { SURE_TO_BE_FELT.map(str::to_owned).to_vec() } else { Vec::new() },
+        counters: if is_long { COUNTED.map(|name| (name.to_owned(), 1)).into() } else { BTreeMap::new() },
+        ..Expects::default()
+    };
     Run {
         seed: options.seed,
         commit: report.commit.clone(),
@@ -133,15 +160,11 @@ fn described(options: &Options, times: &Times, report: &Report, faults: &[Fault]
         loaded_until: Some(times.loaded_until),
         healed_at: Some(times.healed_at),
         phases: json!({"progress_seconds": report.progress_seconds, "settled_seconds": report.settled_seconds}),
-        expects: Expects {
-            faults: plan::kinds(faults),
-            // A short run may spend most of its time in a few faults.
-            ok_during_percent: Some(if options.length < Duration::from_secs(300) { 20 } else { 50 }),
-            ..Expects::default()
-        },
+        expects,
         limits: Limits {
             converge_us: Some(i64::from(options.patience) * 180_000_000),
             rss_bytes: [("*".to_owned(), RSS_BYTES_MAX)].into(),
+            repeats_per_fault: Some(CALLS_UNDER_WAY),
             ..Limits::default()
         },
         ..Run::default()

@@ -3,6 +3,8 @@
 //!
 //! No server: the run is made in memory (`checker/world.rs`).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "checker/world.rs"]
 mod world;
 
@@ -511,9 +513,13 @@ fn i13_ids() {
 
 #[test]
 fn i15_vacuity() {
-    let hits = |world: &mut World| drop(world.folder.run.expects.failpoints.insert("C5".to_owned(), 1));
+    let hits = |world: &mut World| {
+        world.folder.run.expects.failpoints.insert("C5".to_owned(), 1);
+    };
     sees("a failpoint not hit", hits, &["I15"], &["C5"]);
-    let faults = |world: &mut World| drop(world.folder.run.expects.faults.insert("kill".to_owned(), 1));
+    let faults = |world: &mut World| {
+        world.folder.run.expects.faults.insert("kill".to_owned(), 1);
+    };
     sees("a fault not done", faults, &["I15"], &["kill"]);
     let felt = |world: &mut World| {
         let (at, kind, target) = ((BEGAN + 59_000) * 1_000, "kill".to_owned(), "order-svc".to_owned());
@@ -527,9 +533,13 @@ fn i15_vacuity() {
         info.for_each(|one| one.class = Class::Info);
     };
     sees("clients not served", unserved, &["I15"], &["percent"]);
-    let rare = |world: &mut World| drop(world.folder.run.expects.counters.insert("held_released".to_owned(), 9));
+    let rare = |world: &mut World| {
+        world.folder.run.expects.counters.insert("held_released".to_owned(), 9);
+    };
     sees("a rare path not taken", rare, &["I15"], &["held_released", "2"]);
-    let expired = |world: &mut World| drop(world.folder.run.expects.statuses.insert("EXPIRED".to_owned(), 1));
+    let expired = |world: &mut World| {
+        world.folder.run.expects.statuses.insert("EXPIRED".to_owned(), 1);
+    };
     sees("no order expired", expired, &["I15"], &["EXPIRED"]);
 }
 
@@ -549,6 +559,8 @@ fn i16_resources() {
         world.folder.resources.push(sample(1_001));
     };
     sees("an outbox too large", large, &["I16"], &["order-svc", "1001"]);
-    let unmeasured = |world: &mut World| drop(world.folder.run.limits.rss_bytes.insert("*".to_owned(), 1));
+    let unmeasured = |world: &mut World| {
+        world.folder.run.limits.rss_bytes.insert("*".to_owned(), 1);
+    };
     sees("nothing measured", unmeasured, &["I16"], &["nothing was measured"]);
 }

@@ -21,7 +21,6 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 const RSS_MIB_MAX: u64 = 250;
 
 fn full() -> bool {
-    #[expect(clippy::disallowed_methods, reason = "how cargo verify says it to tests")]
     std::env::var_os("ORDERLOG_TEST_FULL").is_some()
 }
 

@@ -77,7 +77,6 @@ mod build {
     ///
     /// # Errors
     /// Never.
-    #[expect(clippy::unused_async, reason = "a test build may wait here")]
     pub async fn reach(_label: &'static str) -> Result<(), Injected> {
         Ok(())
     }

@@ -19,11 +19,14 @@ pub(crate) const fn fence(statement: &'static str) -> &'static str {
     statement
 }
 
-pub(crate) fn outbox_before(_conn: &mut PgConnection, _partitions: &[i32]) -> Ready<Result<(), sqlx::Error>> {
-    ready(Ok(()))
+/// Nothing was looked at.
+pub(crate) struct Seen;
+
+pub(crate) fn outbox_before(_conn: &mut PgConnection, _partitions: &[i32]) -> Ready<Result<Seen, sqlx::Error>> {
+    ready(Ok(Seen))
 }
 
-pub(crate) fn miss_outbox_behind(_conn: &mut PgConnection, _seen: ()) -> Ready<Result<(), sqlx::Error>> {
+pub(crate) fn miss_outbox_behind(_conn: &mut PgConnection, _seen: Seen) -> Ready<Result<(), sqlx::Error>> {
     ready(Ok(()))
 }
 

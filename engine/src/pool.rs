@@ -165,6 +165,19 @@ pub fn is_record_fault(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| code.starts_with("22") || code.starts_with("23") || is_lock(&code))
 }
 
+/// True when Postgres could not be reached, or had no room, whatever was asked of it: waiting may help.
+#[must_use]
+pub fn is_outage(error: &anyhow::Error) -> bool {
+    match error.chain().find_map(|cause| cause.downcast_ref::<sqlx::Error>()) {
+        Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_)) => true,
+        // Connections, room, and a server that is starting or stopping.
+        Some(sqlx::Error::Database(error)) => {
+            error.code().is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.starts_with(class)))
+        }
+        _ => false,
+    }
+}
+
 /// Errs unless an UPDATE has found as many rows as it was given: they were read in the same transaction, and nobody deletes
 /// one, so that a missing one is a broken invariant.
 ///

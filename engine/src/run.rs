@@ -11,7 +11,7 @@ use events::codec::Codec;
 use rdkafka::consumer::Consumer;
 use sqlx::PgPool;
 use tokio::sync::{Semaphore, watch};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::acts::{self, Waiting};
 use crate::consumer::{self, Group, GroupContext};
@@ -20,6 +20,7 @@ use crate::kafka::Kafka;
 use crate::lease::IdIssuer;
 use crate::meters::Meters;
 use crate::model;
+use crate::pool;
 use crate::rebuild;
 use crate::registry::Registry;
 use crate::service::Service;
@@ -31,6 +32,8 @@ use crate::wait::Acked;
 /// The consumer's thread must come round in this time, rebalances included; otherwise the process ends (PITFALLS P1.1).
 const THREAD_SILENT_MAX: Duration = Duration::from_secs(45);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// While Postgres is away at the start.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -114,10 +117,13 @@ impl Engine {
             acts: Waiting::default(),
         });
         turns::serve(&shared, &asked, shared.settings.transactions_at_once);
-        let mut conn = shared.pool.acquire().await.context("connecting to Postgres")?;
-        rebuild::check_finished(&mut conn, description.name).await?;
-        drop(conn);
-        model::first_start(&shared).await.context("folding the read model")?;
+        while let Err(error) = look(&shared).await {
+            if !pool::is_outage(&error) {
+                return Err(error);
+            }
+            warn!(error = format!("{error:#}"), "the engine waits for Postgres");
+            tokio::time::sleep(RETRY_EVERY).await;
+        }
         tokio::spawn(acts::look(Arc::downgrade(&shared)));
         let status = shared.status.clone();
         let resume: Arc<dyn Resumer> = Arc::clone(&shared) as _;
@@ -157,6 +163,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// What must be right before anything begins.
+async fn look<S: Service>(shared: &Arc<Shared<S>>) -> anyhow::Result<()> {
+    let mut conn = shared.pool.acquire().await.context("connecting to Postgres")?;
+    rebuild::check_finished(&mut conn, shared.description.name).await?;
+    drop(conn);
+    model::first_start(shared).await.context("folding the read model")
 }
 
 /// The control of a consumer thread, and how it ended.

@@ -178,10 +178,10 @@ async fn start<P: Program>(
     let http = PoolOptions { acquire_timeout: HTTP_ACQUIRE, ..usual(&format!("{name} http"), HTTP_CONNECTIONS) };
     let http = pool::connect(url, http).await?;
     stage.say("migrating the database and starting the processors".to_owned());
-    migrate(&processors, P::MIGRATIONS).await?;
+    with_database(stage, async || migrate(&processors, P::MIGRATIONS).await).await?;
     let registry = Registry::new(&settings.registry_url)?;
     let codec = Arc::new(schema_ids(&registry, &processors, &servers, stage).await?);
-    let ids = IdIssuer::start(processors.clone(), number, &instance).await?;
+    let ids = with_database(stage, async || IdIssuer::start(processors.clone(), number, &instance).await).await?;
     let kafka = Arc::new(settings.kafka.clone());
     let base = Base {
         kafka: Arc::clone(&kafka),
@@ -252,6 +252,20 @@ fn servers(settings: &Settings, breakers: &Breakers) -> anyhow::Result<Servers> 
     servers.kafka.watch(move || probe::kafka(Arc::clone(&kafka)));
     servers.registry.watch(move || registry.look());
     Ok(servers)
+}
+
+/// A step of the start that needs the database; waits while that is away.
+async fn with_database<T>(stage: &Stage, step: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    loop {
+        match step().await {
+            Err(error) if pool::is_outage(&error) => {
+                warn!(error = format!("{error:#}"), "waiting for Postgres");
+                stage.say(format!("waiting for Postgres: {error:#}"));
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The schema IDs; waits while nothing is remembered and the registry does not answer or does not have them yet.

@@ -50,7 +50,10 @@ async fn main() -> ExitCode {
 
 async fn run(cli: &Cli) -> anyhow::Result<Report> {
     let seed = cli.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let out = cli.out.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("orderlog-chaos-{seed}")));
+    let out = match &cli.out {
+        Some(out) => out.clone(),
+        None => tempfile::Builder::new().prefix("orderlog-evidence-").tempdir()?.keep(),
+    };
     anyhow::ensure!(cli.minutes > 0.5 && cli.rate > 0.0, "a run has at least half a minute, and load");
     let length = Duration::from_secs_f64(cli.minutes * 60.0);
     let options = Options { seed, length, rate: cli.rate, out, patience: cli.patience.max(1), is_live: !cli.json };

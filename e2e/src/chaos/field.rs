@@ -65,8 +65,8 @@ impl Field {
             Act::Start(who) => self.start(*who).map(|()| None),
             Act::Stop(who) => self.signal(*who, Signal::SIGSTOP).map(Some),
             Act::Continue(who) => self.signal(*who, Signal::SIGCONT).map(|_| None),
-            Act::Broker(what) => self.servers.broker.act(*what),
-            Act::Postgres(what) => self.servers.postgres.act(*what),
+            Act::Broker(what) => self.servers.broker.act(*what).await,
+            Act::Postgres(what) => self.servers.postgres.act(*what).await,
             Act::Backend(service) => Ok(Some(self.kill_backend(service).await)),
             Act::Change(links, faults) => self.through(links, |proxy| proxy.change(|now| *now = **faults)),
             Act::Heal(links) => self.through(links, Proxy::heal),
@@ -210,8 +210,8 @@ impl Field {
     /// When somebody cannot be started.
     pub(super) async fn heal(&mut self) -> anyhow::Result<()> {
         self.links.heal();
-        self.servers.broker.heal()?;
-        self.servers.postgres.heal()?;
+        self.servers.broker.heal().await?;
+        self.servers.postgres.heal().await?;
         for service in SERVICES {
             self.end(Who { service, instance: INSTANCES }, Signal::SIGKILL)?;
             for instance in 0..INSTANCES {

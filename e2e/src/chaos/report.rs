@@ -76,6 +76,7 @@ pub struct Report {
 impl Report {
     pub(super) fn new(
         options: &Options,
+        commit: String,
         times: &Times,
         done: &[evidence::Fault],
         field: &Field,
@@ -91,7 +92,7 @@ impl Report {
         let (now, tally) = (|counter: &AtomicUsize| counter.load(Ordering::Relaxed), &field.load.tally);
         Self {
             seed: options.seed,
-            commit: commit(),
+            commit,
             seconds: options.length.as_secs(),
             rate: options.rate,
             faults,
@@ -170,7 +171,7 @@ impl fmt::Display for Report {
 }
 
 /// The commit of the tree, with a `+` when it was changed since.
-fn commit() -> String {
+pub(super) fn commit() -> String {
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
         git.args(["-C", env!("CARGO_MANIFEST_DIR")]).args(arguments).stderr(Stdio::null());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::Signal;
@@ -20,6 +20,10 @@ use crate::ground::{binary, free_port, server};
 use crate::process::Process;
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
+/// A server that takes longer to end is killed. Postgres does when it is told to in the middle of a recovery.
+const ENDS_WITHIN: Duration = Duration::from_secs(8);
+const ORPHANS_END_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A server that is ended and started again.
 #[derive(Debug)]
@@ -86,14 +90,14 @@ impl Server {
     }
 
     /// Does it. `Some` says whether it ran.
-    pub(super) fn act(&mut self, what: ToServer) -> anyhow::Result<Option<bool>> {
+    pub(super) async fn act(&mut self, what: ToServer) -> anyhow::Result<Option<bool>> {
         let signal = match what {
             ToServer::Kill => Signal::SIGKILL,
             ToServer::Quit => Signal::SIGQUIT,
             ToServer::Terminate => Signal::SIGTERM,
             ToServer::Stop => Signal::SIGSTOP,
             ToServer::Continue => Signal::SIGCONT,
-            ToServer::Start => return self.start().map(|()| None),
+            ToServer::Start => return self.start().await.map(|()| None),
         };
         let ran = self.process.running().is_some();
         if ran {
@@ -109,22 +113,32 @@ impl Server {
         }
     }
 
-    fn start(&mut self) -> anyhow::Result<()> {
-        if self.ending {
-            if self.process.running().is_some() {
-                self.process.signal(Signal::SIGCONT)?;
-            }
-            self.process.end(self.last_resort)?;
-            self.process.start()?;
-            self.ending = false;
+    async fn start(&mut self) -> anyhow::Result<()> {
+        if !self.ending {
+            return Ok(());
         }
+        if self.process.running().is_some() {
+            self.process.signal(self.last_resort)?;
+            self.process.signal(Signal::SIGCONT)?;
+            let asked = Instant::now();
+            while self.process.running().is_some() && asked.elapsed() < ENDS_WITHIN {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+        if self.process.running().is_some() {
+            self.process.end(Signal::SIGKILL)?;
+            // Postgres' children notice that they are alone, and go.
+            tokio::time::sleep(ORPHANS_END_WITHIN).await;
+        }
+        self.process.start()?;
+        self.ending = false;
         Ok(())
     }
 
     /// No fault is in force any more.
-    pub(super) fn heal(&mut self) -> anyhow::Result<()> {
-        self.act(ToServer::Continue)?;
-        self.start()
+    pub(super) async fn heal(&mut self) -> anyhow::Result<()> {
+        self.act(ToServer::Continue).await?;
+        self.start().await
     }
 
     /// Fails when it ended although nobody told it to.

@@ -39,6 +39,7 @@ pub(super) fn everything(log: &Log<'_>, model: &Model<'_>) -> Findings {
         }
     }
     tables(log, &waiting, &mut findings);
+    orphans(log, &mut findings);
     if let (Some(healed), Some(converged)) = (log.folder.run.healed_at, log.folder.run.converged_at) {
         let most = log.folder.run.limits.converge_us.unwrap_or(CONVERGE_US_MAX);
         if converged - healed > most {
@@ -68,6 +69,20 @@ fn dead_keys(log: &Log<'_>) -> HashSet<i64> {
 fn keeps(row: &Row) -> bool {
     let dead = row.get("dead").and_then(serde_json::Value::as_bool) == Some(true);
     dead && !matches!(text(row, "class"), Some("strange" | "poison"))
+}
+
+/// Remembered tries of calls that no payment asks for any more. They are scheduling and do nothing, so that they are no violation;
+/// but nobody forgets them.
+fn orphans(log: &Log<'_>, findings: &mut Findings) {
+    let asks = |row: &&Row| row.get("call_kind").is_some_and(|kind| !kind.is_null());
+    let payments = log.folder.table("payment-svc", "projection.payments").iter().filter(asks);
+    let asking: HashSet<i64> = payments.filter_map(|row| number(row, "order_id")).collect();
+    let tries = log.folder.table("payment-svc", "engine.effects").iter();
+    let orphans = tries.filter(|row| number(row, "key").is_some_and(|key| !asking.contains(&key))).count();
+    if orphans > 0 {
+        findings.count("tries that outlive their calls", orphans);
+        findings.undecided("payment-svc: rows of engine.effects outlive their calls; the plan names open effects only");
+    }
 }
 
 fn tables(log: &Log<'_>, waiting: &HashSet<i64>, findings: &mut Findings) {

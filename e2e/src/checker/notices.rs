@@ -71,8 +71,8 @@ fn repeats(log: &Log<'_>, found: &BTreeMap<&str, Vec<&Value>>, findings: &mut Fi
     let repeated: Vec<_> = found.iter().filter(|(_, messages)| messages.len() > 1).collect();
     findings.count("repeated", repeated.len());
     let faults = log.folder.faults.len();
-    let allowed =
-        if faults == 0 { 0 } else { (faults * REPEATS_PER_FAULT).max(log.folder.messages.len() / REPEATS_ONE_IN) };
+    let per_fault = log.folder.run.limits.repeats_per_fault.unwrap_or(REPEATS_PER_FAULT);
+    let allowed = if faults == 0 { 0 } else { (faults * per_fault).max(log.folder.messages.len() / REPEATS_ONE_IN) };
     if repeated.len() > allowed {
         let what = format!("{} messages came more than once, {allowed} may", repeated.len());
         let first = repeated.first().map_or_else(Vec::new, |(_, messages)| messages.to_vec());

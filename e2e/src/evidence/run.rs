@@ -74,6 +74,8 @@ pub struct Limits {
     pub db_connections: BTreeMap<String, u64>,
     /// Bytes in a service's outbox.
     pub outbox_bytes: BTreeMap<String, u64>,
+    /// Messages that one fault may have made come again; 2 where nothing is said.
+    pub repeats_per_fault: Option<usize>,
     /// From `healed_at` to `converged_at`; 90 s where nothing is said.
     pub converge_us: Option<i64>,
 }

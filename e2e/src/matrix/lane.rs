@@ -111,26 +111,39 @@ impl Lane {
         if rebalances {
             self.bounce(INSTANCES - 1).await?;
         }
-        let met = eventually("a boundary is reached", REACHED_WITHIN, async || {
+        eventually("a boundary is reached", REACHED_WITHIN, async || {
             for (number, before) in before.iter().enumerate() {
                 if self.has_happened(number, label, before + hit).await? {
-                    return Ok(Ok(number));
+                    return Ok(Ok(()));
                 }
             }
             Ok(Err(format!("{label} is not reached")))
         })
         .await?;
-        for number in (0..armed).filter(|number| *number != met || self.action == Action::Err) {
-            self.arm(number, label, "off").await?;
-        }
         if self.action == Action::Stop {
             tokio::time::sleep(STANDS_STILL).await;
-            self.stack.lock().await.signal(self.service, met, Signal::SIGCONT)?;
         }
-        if self.action == Action::Kill {
-            self.stack.lock().await.restart(self.service, met)?;
+        for number in 0..armed {
+            self.heal(number, label).await?;
         }
         self.ready().await
+    }
+
+    /// The instance is well again and no longer armed, whatever has happened to it.
+    async fn heal(&self, number: usize, label: &str) -> anyhow::Result<()> {
+        eventually("an instance is disarmed", REACHED_WITHIN, async || {
+            let mut stack = self.stack.lock().await;
+            let process = stack.process(self.service, number)?;
+            if process.is_stopped() {
+                process.signal(Signal::SIGCONT)?;
+            } else if process.running().is_none() {
+                // A new process is armed for nothing.
+                return stack.restart(self.service, number).map(Ok);
+            }
+            drop(stack);
+            Ok(self.arm(number, label, "off").await.map_err(|error| format!("{error:#}")))
+        })
+        .await
     }
 
     async fn has_happened(&self, number: usize, label: &str, hits: u64) -> anyhow::Result<bool> {

@@ -88,7 +88,7 @@ impl Load {
         Ok(())
     }
 
-    /// Asks under one key until there is a clear answer, which is yes.
+    /// Asks under one key until there is a clear answer, which is yes, or that it comes too late.
     async fn insist(&self, customer: &Client, op: &str, url: &str, body: &Value) -> anyhow::Result<Value> {
         let key = uuid::Uuid::new_v4().to_string();
         let request = Request { op, key: Some(&key), body, url, method: &Method::POST };
@@ -96,6 +96,7 @@ impl Load {
             if let Some(answer) = self.history.send(customer, request, |request| request.timeout(PATIENCE)).await? {
                 match Class::of(answer.status.as_u16()) {
                     Class::Ok => return Ok(answer.body),
+                    Class::Info if answer.body["code"] == "ORDER_NOT_PLACED" => return Ok(answer.body),
                     Class::Fail => anyhow::bail!("{op}: {answer:?}"),
                     Class::Info => {}
                 }

@@ -20,15 +20,15 @@ use events::time::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub const PREFIX: &str = "t.";
-pub const PARTITIONS: i32 = 2;
-pub const PRODUCT: i64 = 1_082_185;
+pub(crate) const PREFIX: &str = "t.";
+pub(crate) const PARTITIONS: i32 = 2;
+pub(crate) const PRODUCT: i64 = 1_082_185;
 /// Milliseconds since 1970.
-pub const BEGAN: i64 = EPOCH_MS + 28_000_000_000;
+pub(crate) const BEGAN: i64 = EPOCH_MS + 28_000_000_000;
 const PRICE: i64 = 99;
 
 /// Services with their number and events topic.
-pub const SERVICES: [(&str, u8, &str); 4] = [
+pub(crate) const SERVICES: [(&str, u8, &str); 4] = [
     ("order-svc", 1, "order.events"),
     ("inventory-svc", 2, "inventory.events"),
     ("payment-svc", 3, "payment.events"),
@@ -43,12 +43,12 @@ const INPUTS: [(&str, &[&str]); 4] = [
 
 /// Where a record lies, and its sequence if it has one.
 #[derive(Debug, Clone)]
-pub struct At {
-    pub topic: String,
-    pub partition: i32,
-    pub offset: i64,
-    pub sequence: Option<i64>,
-    pub id: i64,
+pub(crate) struct At {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) sequence: Option<i64>,
+    pub(crate) id: i64,
 }
 
 impl At {
@@ -60,18 +60,18 @@ impl At {
 
 /// How the capture of a payment came to confirm its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     AtOnce,
     Held,
     Redriven,
 }
 
 #[derive(Debug)]
-pub struct World {
-    pub folder: Folder,
-    pub codec: Codec,
+pub(crate) struct World {
+    pub(crate) folder: Folder,
+    pub(crate) codec: Codec,
     /// By name.
-    pub orders: BTreeMap<&'static str, i64>,
+    pub(crate) orders: BTreeMap<&'static str, i64>,
     sequences: BTreeMap<(String, i32), i64>,
     issued: u64,
     sold: i64,
@@ -79,7 +79,7 @@ pub struct World {
 
 impl World {
     /// The run itself.
-    pub fn honest() -> Self {
+    pub(crate) fn honest() -> Self {
         let run = Run {
             prefix: PREFIX.to_owned(),
             partitions: PARTITIONS,
@@ -117,27 +117,34 @@ impl World {
         world
     }
 
-    pub fn time(&self) -> i64 {
+    pub(crate) fn time(&self) -> i64 {
         BEGAN + 10 * i64::try_from(self.issued).unwrap()
     }
 
-    pub fn id(&mut self, service: &str) -> i64 {
+    pub(crate) fn id(&mut self, service: &str) -> i64 {
         self.issued += 1;
         let number = SERVICES.iter().find(|(name, _, _)| *name == service).map_or(7, |(_, number, _)| *number);
         let millis = u64::try_from(self.time() - EPOCH_MS).unwrap();
         pack(Parts { millis, service: number, instance: 0, sequence: 0 }).unwrap()
     }
 
-    pub fn row(&mut self, service: &str, table: &str, row: Value) {
+    pub(crate) fn row(&mut self, service: &str, table: &str, row: Value) {
         let Value::Object(row) = row else { panic!("a row is an object") };
         self.rows(service, table).push(row);
     }
 
-    pub fn rows(&mut self, service: &str, table: &str) -> &mut Vec<Row> {
+    pub(crate) fn rows(&mut self, service: &str, table: &str) -> &mut Vec<Row> {
         self.folder.tables.entry(service.to_owned()).or_default().entry(table.to_owned()).or_default()
     }
 
-    pub fn append(&mut self, topic: &str, partition: i32, key: &str, value: Option<Vec<u8>>, headers: Headers) -> i64 {
+    pub(crate) fn append(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        key: &str,
+        value: Option<Vec<u8>>,
+        headers: Headers,
+    ) -> i64 {
         let timestamp = self.time();
         let entries = self.folder.topics.entry(topic.to_owned()).or_default();
         let offset = entries.iter().filter(|entry| entry.partition == partition).map(|entry| entry.offset + 1).max();
@@ -155,14 +162,22 @@ impl World {
     }
 
     /// A client's request that was accepted; its key's hash.
-    pub fn asked(&mut self, op: &str, caller: &str, path: &str, body: Value, answer: Value) -> String {
+    pub(crate) fn asked(&mut self, op: &str, caller: &str, path: &str, body: Value, answer: Value) -> String {
         let key = format!("key-{op}-{}", self.folder.history.len());
         self.folder.history.push(operation(op, caller, path, &key, &body, &answer, self.time()));
         hash(&format!("POST\n{path}\n{key}"))
     }
 
     /// A command in its topic.
-    pub fn command(&mut self, service: &str, topic: &str, key: i64, id: i64, value: Vec<u8>, type_name: &str) -> At {
+    pub(crate) fn command(
+        &mut self,
+        service: &str,
+        topic: &str,
+        key: i64,
+        id: i64,
+        value: Vec<u8>,
+        type_name: &str,
+    ) -> At {
         let text = key.to_string();
         let headers = envelope(service, id, type_name, &text, self.time(), None, None, None);
         let partition = partition_of(text.as_bytes(), PARTITIONS);
@@ -180,14 +195,14 @@ impl World {
         At { topic: topic.to_owned(), partition, offset, sequence: Some(sequence), id }
     }
 
-    pub fn order_event(&mut self, event: &OrderEvent, cause: &At) -> At {
+    pub(crate) fn order_event(&mut self, event: &OrderEvent, cause: &At) -> At {
         let value = event.encode(&self.codec).unwrap();
         let at = self.event("order.events", event.order_id().0, event.type_name(), value, &cause.cause(), cause.id);
         self.remember("order-svc", event.command_ref(), &at, event.type_name(), event.order_id().0);
         at
     }
 
-    pub fn stock_event(&mut self, event: &InventoryEvent, cause: &At) -> At {
+    pub(crate) fn stock_event(&mut self, event: &InventoryEvent, cause: &At) -> At {
         let (value, key) = (event.encode(&self.codec).unwrap(), event.subject().number());
         let at = self.event("inventory.events", key, event.type_name(), value, &cause.cause(), cause.id);
         self.remember("inventory-svc", event.command_ref(), &at, event.type_name(), key);
@@ -195,7 +210,7 @@ impl World {
     }
 
     /// `how`: `effect`, or empty for the record itself.
-    pub fn payment_event(&mut self, event: &PaymentEvent, cause: &At, how: &str) -> At {
+    pub(crate) fn payment_event(&mut self, event: &PaymentEvent, cause: &At, how: &str) -> At {
         let value = event.encode(&self.codec).unwrap();
         let said = if how.is_empty() { cause.cause() } else { how.to_owned() };
         let at = self.event("payment.events", event.order_id().0, event.type_name(), value, &said, cause.id);
@@ -228,7 +243,7 @@ impl World {
     }
 
     /// A letter about a record.
-    pub fn letter(&mut self, service: &str, step: &str, class: &str, source: &At, by_operator: bool) {
+    pub(crate) fn letter(&mut self, service: &str, step: &str, class: &str, source: &At, by_operator: bool) {
         let topic = format!("{service}.{}", if step == "RecordDied" { "dlq" } else { "retry" });
         let id = self.id(service);
         let sequence = self.next(&topic, source.partition);
@@ -290,7 +305,7 @@ impl World {
     }
 
     /// Up to OrderPlaced.
-    pub fn place(&mut self, name: &'static str, quantity: i64) -> (i64, At) {
+    pub(crate) fn place(&mut self, name: &'static str, quantity: i64) -> (i64, At) {
         let order = self.id("order-svc");
         self.orders.insert(name, order);
         let answer = json!({"order_id": order.to_string(), "status": "ACCEPTED"});
@@ -311,7 +326,7 @@ impl World {
     }
 
     /// What every event about an order tells; callers add what theirs has more.
-    pub fn facts(&self, order: i64, quantity: i64) -> Value {
+    pub(crate) fn facts(&self, order: i64, quantity: i64) -> Value {
         json!({
             "order_id": order.to_string(), "customer_id": "ann", "total": money(quantity * PRICE),
             "lines": [{"product_id": PRODUCT.to_string(), "quantity": quantity, "unit_price": money(PRICE)}],
@@ -321,7 +336,7 @@ impl World {
     }
 
     /// Stock set aside, payment asked for, reminder scheduled.
-    pub fn reserve(&mut self, order: i64, placed: &At) -> (At, At) {
+    pub(crate) fn reserve(&mut self, order: i64, placed: &At) -> (At, At) {
         let facts = self.facts(order, 1);
         let reserved = self.stock_event(&InventoryEvent::StockReserved(read(&facts)), placed);
         let requested = self.payment_event(&PaymentEvent::PaymentRequested(read(&facts)), &reserved, "");
@@ -471,7 +486,7 @@ impl World {
     }
 
     /// The rows of an order.
-    pub fn end(
+    pub(crate) fn end(
         &mut self,
         order: i64,
         last: &At,
@@ -558,7 +573,7 @@ impl World {
     }
 
     /// Positions and outputs as the topics are now.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let ends = |folder: &Folder, topic: &str, partition: i32| {
             let of = folder.topic(topic).iter().filter(|entry| entry.partition == partition);
             let highest = of.clone().filter_map(Entry::sequence).max().unwrap_or(0);
@@ -593,23 +608,31 @@ impl World {
         }
     }
 
-    pub fn entry(&mut self, topic: &str, at: &At) -> &mut Entry {
+    pub(crate) fn entry(&mut self, topic: &str, at: &At) -> &mut Entry {
         let entries = self.folder.topics.get_mut(topic).unwrap();
         entries.iter_mut().find(|entry| entry.partition == at.partition && entry.offset == at.offset).unwrap()
     }
 
     /// The last record of a type about a key; any key where it is 0.
-    pub fn last(&mut self, topic: &str, short: &str, key: i64) -> &mut Entry {
+    pub(crate) fn last(&mut self, topic: &str, short: &str, key: i64) -> &mut Entry {
         let entries = self.folder.topics.get_mut(topic).unwrap();
         let is = |entry: &&mut Entry| {
             entry.text("ce_type").is_some_and(|said| said.ends_with(&format!(".{short}")))
                 && (key == 0 || entry.key_text() == key.to_string())
         };
-        entries.iter_mut().filter(is).next_back().unwrap()
+        entries.iter_mut().rfind(is).unwrap()
     }
 }
 
-pub fn operation(op: &str, caller: &str, path: &str, key: &str, body: &Value, answer: &Value, at: i64) -> Operation {
+pub(crate) fn operation(
+    op: &str,
+    caller: &str,
+    path: &str,
+    key: &str,
+    body: &Value,
+    answer: &Value,
+    at: i64,
+) -> Operation {
     Operation {
         op: op.to_owned(),
         key: Some(key.to_owned()),
@@ -627,7 +650,7 @@ pub fn operation(op: &str, caller: &str, path: &str, key: &str, body: &Value, an
     }
 }
 
-pub fn set(headers: &Headers, name: &str, value: &str) -> Headers {
+pub(crate) fn set(headers: &Headers, name: &str, value: &str) -> Headers {
     headers.iter().map(|(known, old)| (known, if known == name { value.as_bytes() } else { old })).collect()
 }
 
@@ -635,7 +658,7 @@ fn money(amount: i64) -> Value {
     json!({"amount": amount, "currency": "USD"})
 }
 
-pub fn read<T: serde::de::DeserializeOwned>(fields: &Value) -> T {
+pub(crate) fn read<T: serde::de::DeserializeOwned>(fields: &Value) -> T {
     serde_json::from_value(fields.clone()).unwrap()
 }
 
@@ -647,7 +670,7 @@ fn commanded(mut fields: Value, id: i64, caller: &str, key_hash: &str) -> Value 
     fields
 }
 
-pub fn hash(text: &str) -> String {
+pub(crate) fn hash(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 

@@ -16,7 +16,7 @@ use crate::failpoint::reach;
 use crate::held_store;
 use crate::mutant;
 use crate::record::{Output, pack};
-use crate::service::{EffectMark, Service};
+use crate::service::{DueTimer, EffectMark, Service};
 use crate::shared::Shared;
 use crate::store::{self, OutputState, Owned};
 
@@ -34,16 +34,7 @@ pub(super) async fn fill<S: Service>(
     if live.is_empty() {
         return Ok(parts.iter().map(|_| None).collect());
     }
-    let mut timers = Vec::with_capacity(live.len());
-    for part in &live {
-        let Batch { window, resting, .. } = &part.batch;
-        timers.push(match window {
-            Some(window) => {
-                shared.service.due_timers(conn, part.owned.partition, *window, resting).await.map_err(database)?
-            }
-            None => Vec::new(),
-        });
-    }
+    let timers = due_timers(shared, conn, &live).await.map_err(database)?;
     if let ([part], [timers]) = (&live[..], &timers[..])
         && let ([], [timer]) = (&part.batch.items[..], &timers[..])
     {
@@ -82,14 +73,7 @@ pub(super) async fn fill<S: Service>(
         reach("D4").await.map_err(injected)?;
     }
     reach("C4").await.map_err(injected)?;
-    let mut next_timers = HashMap::new();
-    for (part, decided) in live.iter().zip(&decided).filter(|(part, _)| part.batch.window.is_some()) {
-        let partition = part.owned.partition;
-        let held = decided.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(key, _)| *key);
-        let resting: Vec<i64> = part.batch.resting.iter().copied().chain(held).collect();
-        let next = shared.service.next_timer(conn, partition, &resting).await.map_err(database)?;
-        next_timers.insert(partition, next);
-    }
+    let mut next_timers = next_timers(shared, conn, &live, &decided).await.map_err(database)?;
     let mut left = Left::of(shared, &states);
     let mut committed: HashMap<i32, Committed> = live
         .iter()
@@ -101,6 +85,40 @@ pub(super) async fn fill<S: Service>(
         })
         .collect();
     Ok(parts.iter().map(|part| committed.remove(&part.owned.partition)).collect())
+}
+
+/// The timers that each processor takes in.
+async fn due_timers<S: Service>(
+    shared: &Shared<S>,
+    conn: &mut PgConnection,
+    live: &[&Part<S::Input>],
+) -> Result<Vec<Vec<DueTimer<S::Input>>>, sqlx::Error> {
+    let mut timers = Vec::with_capacity(live.len());
+    for part in live {
+        let Batch { window, resting, .. } = &part.batch;
+        timers.push(match window {
+            Some(window) => shared.service.due_timers(conn, part.owned.partition, *window, resting).await?,
+            None => Vec::new(),
+        });
+    }
+    Ok(timers)
+}
+
+/// The earliest timer that is left, of each processor that took some in.
+async fn next_timers<S: Service>(
+    shared: &Shared<S>,
+    conn: &mut PgConnection,
+    live: &[&Part<S::Input>],
+    decided: &[Decided],
+) -> Result<HashMap<i32, Option<Timestamp>>, sqlx::Error> {
+    let mut next_timers = HashMap::new();
+    for (part, decided) in live.iter().zip(decided).filter(|(part, _)| part.batch.window.is_some()) {
+        let partition = part.owned.partition;
+        let held = decided.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(key, _)| *key);
+        let resting: Vec<i64> = part.batch.resting.iter().copied().chain(held).collect();
+        next_timers.insert(partition, shared.service.next_timer(conn, partition, &resting).await?);
+    }
+    Ok(next_timers)
 }
 
 /// What the states of a transaction ask for next, by processor.

@@ -96,6 +96,7 @@ pub(crate) enum Layer {
     Tidy,
     Mutants,
     E2e,
+    Chaos,
 }
 
 /// Options of the hidden `launch`.

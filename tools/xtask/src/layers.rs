@@ -6,7 +6,7 @@ use crate::binaries::Built;
 use crate::cli::{Layer, Verify};
 
 /// All layers, in the order in which they run.
-pub(crate) const ALL: [Layer; 9] = [
+pub(crate) const ALL: [Layer; 10] = [
     Layer::Fmt,
     Layer::Clippy,
     Layer::Deny,
@@ -16,6 +16,7 @@ pub(crate) const ALL: [Layer; 9] = [
     Layer::Tidy,
     Layer::Mutants,
     Layer::E2e,
+    Layer::Chaos,
 ];
 
 /// The libraries whose tests are contracts.
@@ -24,18 +25,21 @@ const CONTRACT_PACKAGES: [&str; 3] = ["events", "engine", "edge"];
 const OUTSIDE: &str = "e2e";
 /// Its test of the tree, which needs no servers.
 const TIDY: &str = "tidy";
+/// Its random run, which is long.
+const CHAOS: &str = "chaos";
 
 /// The layers that the options ask for.
 pub(crate) fn chosen(options: &Verify) -> Vec<Layer> {
     ALL.into_iter()
         .filter(|layer| options.only.is_empty() || options.only.contains(layer))
         .filter(|layer| !options.quick || !needs_stack(*layer))
+        .filter(|layer| *layer != Layer::Chaos || options.full || options.only.contains(layer))
         .collect()
 }
 
 /// Whether the layer's tests want Kafka, Postgres and the others.
 pub(crate) fn needs_stack(layer: Layer) -> bool {
-    matches!(layer, Layer::Contract | Layer::Integration | Layer::Mutants | Layer::E2e)
+    matches!(layer, Layer::Contract | Layer::Integration | Layer::Mutants | Layer::E2e | Layer::Chaos)
 }
 
 /// Whether the layer consists of tests that cargo builds.
@@ -45,7 +49,7 @@ pub(crate) fn has_tests(layer: Layer) -> bool {
 
 /// How many tests of one binary run at once: those from outside share processes and ports.
 pub(crate) fn test_threads(layer: Layer) -> &'static str {
-    if layer == Layer::E2e { "1" } else { "4" }
+    if matches!(layer, Layer::E2e | Layer::Chaos) { "1" } else { "4" }
 }
 
 /// The tests of a layer, in the order of their names.
@@ -69,6 +73,7 @@ fn layer_of(built: &Built) -> Option<Layer> {
     }
     Some(match built.package.as_str() {
         OUTSIDE if built.target == TIDY => Layer::Tidy,
+        OUTSIDE if built.target == CHAOS => Layer::Chaos,
         OUTSIDE => Layer::E2e,
         package if CONTRACT_PACKAGES.contains(&package) => Layer::Contract,
         _ => Layer::Integration,
@@ -116,6 +121,7 @@ mod tests {
             (built("events", "golden", "test", true), Some(Layer::Contract)),
             (built("e2e", "tidy", "test", true), Some(Layer::Tidy)),
             (built("e2e", "flows", "test", true), Some(Layer::E2e)),
+            (built("e2e", "chaos", "test", true), Some(Layer::Chaos)),
         ];
         for (built, layer) in cases {
             assert_eq!(layer_of(&built), layer, "{built:?}");
@@ -131,7 +137,7 @@ mod tests {
     #[test]
     fn only_takes_what_it_names() {
         assert_eq!(chosen(&options(false, &[Layer::E2e, Layer::Fmt])), [Layer::Fmt, Layer::E2e]);
-        assert_eq!(chosen(&options(false, &[])), ALL);
+        assert_eq!(chosen(&options(false, &[])), ALL[..9], "chaos takes too long for every day");
     }
 
     #[test]

@@ -323,6 +323,9 @@ mod tests {
 
     #[test]
     fn layers_are_named_as_the_command_line_names_them() {
-        assert_eq!(layers::ALL.map(name_of).join(" "), "fmt clippy deny unit contract integration tidy mutants e2e");
+        assert_eq!(
+            layers::ALL.map(name_of).join(" "),
+            "fmt clippy deny unit contract integration tidy mutants e2e chaos"
+        );
     }
 }
