@@ -183,7 +183,7 @@ async fn readiness_says_why_not() {
     assert_eq!(ready.status(), 200);
     assert_eq!(
         ready.json::<Value>().await.unwrap(),
-        serde_json::json!({"ready": true, "reasons": [], "processors": [{"partition": 0}]})
+        serde_json::json!({"ready": true, "reasons": [], "processors": [{"partition": 0}], "dependencies": []})
     );
     service.stopping.begin();
     let stopping = ask("/readyz").await.unwrap();
