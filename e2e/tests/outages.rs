@@ -161,9 +161,24 @@ async fn told(stack: &Stack, order: &str, within: Duration) -> anyhow::Result<()
     .await
 }
 
+/// Waits until what an outage has left is worked off. A mail whose last answer is cut off is sent twice, by design; under the
+/// load alone that is one or two, in the rush after an outage as many as are sent at once.
+async fn calm(cuttable: &Cuttable) -> anyhow::Result<()> {
+    eventually("only the load is under way", Duration::from_secs(60), async || {
+        let (_, seen) = cuttable.readiness("notify-svc").await?;
+        let sum = |name: &str| -> i64 {
+            let processors = seen["processors"].as_array().into_iter().flatten();
+            processors.filter_map(|one| one[name].as_i64()).sum()
+        };
+        Ok(if sum("open_effects") + sum("lag") <= 4 { Ok(()) } else { Err(seen.to_string()) })
+    })
+    .await
+}
+
 /// Takes a peer away under load and gives it back.
 async fn outage(cuttable: &Cuttable, asker: &Asker<'_>, load: &Load, peer: Peer, how: Cut) -> anyhow::Result<()> {
     let stack = &cuttable.stack;
+    calm(cuttable).await?;
     let epochs = cuttable.epochs().await?;
     let accepted = load.seen().0;
     cuttable.cut(peer, how);

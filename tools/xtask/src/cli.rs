@@ -96,7 +96,7 @@ pub(crate) enum Layer {
     Tidy,
     Mutants,
     E2e,
-    Chaos,
+    Long,
 }
 
 /// Options of the hidden `launch`.

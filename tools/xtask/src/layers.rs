@@ -16,7 +16,7 @@ pub(crate) const ALL: [Layer; 10] = [
     Layer::Tidy,
     Layer::Mutants,
     Layer::E2e,
-    Layer::Chaos,
+    Layer::Long,
 ];
 
 /// The libraries whose tests are contracts.
@@ -25,21 +25,21 @@ const CONTRACT_PACKAGES: [&str; 3] = ["events", "engine", "edge"];
 const OUTSIDE: &str = "e2e";
 /// Its test of the tree, which needs no servers.
 const TIDY: &str = "tidy";
-/// Its random run, which is long.
-const CHAOS: &str = "chaos";
+/// Its runs that are too long for every day, or too much at the mercy of a busy machine.
+const LONG: [&str; 2] = ["chaos", "outages"];
 
 /// The layers that the options ask for.
 pub(crate) fn chosen(options: &Verify) -> Vec<Layer> {
     ALL.into_iter()
         .filter(|layer| options.only.is_empty() || options.only.contains(layer))
         .filter(|layer| !options.quick || !needs_stack(*layer))
-        .filter(|layer| *layer != Layer::Chaos || options.full || options.only.contains(layer))
+        .filter(|layer| *layer != Layer::Long || options.full || options.only.contains(layer))
         .collect()
 }
 
 /// Whether the layer's tests want Kafka, Postgres and the others.
 pub(crate) fn needs_stack(layer: Layer) -> bool {
-    matches!(layer, Layer::Contract | Layer::Integration | Layer::Mutants | Layer::E2e | Layer::Chaos)
+    matches!(layer, Layer::Contract | Layer::Integration | Layer::Mutants | Layer::E2e | Layer::Long)
 }
 
 /// Whether the layer consists of tests that cargo builds.
@@ -49,7 +49,7 @@ pub(crate) fn has_tests(layer: Layer) -> bool {
 
 /// How many tests of one binary run at once: those from outside share processes and ports.
 pub(crate) fn test_threads(layer: Layer) -> &'static str {
-    if matches!(layer, Layer::E2e | Layer::Chaos) { "1" } else { "4" }
+    if matches!(layer, Layer::E2e | Layer::Long) { "1" } else { "4" }
 }
 
 /// The tests of a layer, in the order of their names.
@@ -73,7 +73,7 @@ fn layer_of(built: &Built) -> Option<Layer> {
     }
     Some(match built.package.as_str() {
         OUTSIDE if built.target == TIDY => Layer::Tidy,
-        OUTSIDE if built.target == CHAOS => Layer::Chaos,
+        OUTSIDE if LONG.contains(&built.target.as_str()) => Layer::Long,
         OUTSIDE => Layer::E2e,
         package if CONTRACT_PACKAGES.contains(&package) => Layer::Contract,
         _ => Layer::Integration,
@@ -121,7 +121,7 @@ mod tests {
             (built("events", "golden", "test", true), Some(Layer::Contract)),
             (built("e2e", "tidy", "test", true), Some(Layer::Tidy)),
             (built("e2e", "flows", "test", true), Some(Layer::E2e)),
-            (built("e2e", "chaos", "test", true), Some(Layer::Chaos)),
+            (built("e2e", "chaos", "test", true), Some(Layer::Long)),
         ];
         for (built, layer) in cases {
             assert_eq!(layer_of(&built), layer, "{built:?}");
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn only_takes_what_it_names() {
         assert_eq!(chosen(&options(false, &[Layer::E2e, Layer::Fmt])), [Layer::Fmt, Layer::E2e]);
-        assert_eq!(chosen(&options(false, &[])), ALL[..9], "chaos takes too long for every day");
+        assert_eq!(chosen(&options(false, &[])), ALL[..9], "some take too long for every day");
     }
 
     #[test]

@@ -325,7 +325,7 @@ mod tests {
     fn layers_are_named_as_the_command_line_names_them() {
         assert_eq!(
             layers::ALL.map(name_of).join(" "),
-            "fmt clippy deny unit contract integration tidy mutants e2e chaos"
+            "fmt clippy deny unit contract integration tidy mutants e2e long"
         );
     }
 }
