@@ -178,7 +178,11 @@ async fn run_with_held_records(stack: &mut Stack) -> anyhow::Result<()> {
     }
     stack.wait_until_ready().await?;
     let kept = |answer: &Value| answer.as_array().is_some_and(|all| !all.is_empty());
-    anyhow::ensure!(kept(&ask(stack, &["held", "order-svc"])?) || kept(&ask(stack, &["dlq", "list", "order-svc"])?));
+    eventually("something is held or dead", Duration::from_secs(30), async || {
+        let (held, dead) = (ask(stack, &["held", "order-svc"])?, ask(stack, &["dlq", "list", "order-svc"])?);
+        Ok(if kept(&held) || kept(&dead) { Ok(()) } else { Err(format!("{held} {dead}")) })
+    })
+    .await?;
     database.execute(MENDED).await?;
     let healed_at = history.now();
     eventually("nothing held or dead", Duration::from_secs(60), async || {
