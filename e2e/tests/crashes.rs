@@ -131,12 +131,23 @@ async fn run(stack: &mut Stack) -> anyhow::Result<()> {
         placed??;
     }
     stack.wait_until_ready().await?;
+    all_placed(stack).await?;
     let log = check::everything(stack).await?;
     let placed = log.orders()?.iter().filter(|event| event.short_name() == "OrderPlaced").count();
     anyhow::ensure!(placed == ORDERS, "{placed} of {ORDERS} orders were placed");
     anyhow::ensure!(log.dead() == 0, "{} dead letters", log.dead());
     let run = described(&history, started_at, healed_at, &[("kill", 4), ("stop", 2)]);
     judged(stack, &folder, &run).await
+}
+
+/// Waits until every command that was accepted is decided: what still lies in the topic is not seen to be open.
+async fn all_placed(stack: &Stack) -> anyhow::Result<()> {
+    eventually("every order is placed", Duration::from_secs(60), async || {
+        let log = check::read(stack).await?;
+        let placed = log.orders()?.iter().filter(|event| event.short_name() == "OrderPlaced").count();
+        Ok(if placed == ORDERS { Ok(()) } else { Err(format!("{placed} of {ORDERS}")) })
+    })
+    .await
 }
 
 /// Every seventh order cannot be confirmed, as a mistaken constraint would have it.
@@ -178,6 +189,7 @@ async fn run_with_held_records(stack: &mut Stack) -> anyhow::Result<()> {
     }
     stack.wait_until_ready().await?;
     let kept = |answer: &Value| answer.as_array().is_some_and(|all| !all.is_empty());
+    all_placed(stack).await?;
     eventually("something is held or dead", Duration::from_secs(30), async || {
         let (held, dead) = (ask(stack, &["held", "order-svc"])?, ask(stack, &["dlq", "list", "order-svc"])?);
         Ok(if kept(&held) || kept(&dead) { Ok(()) } else { Err(format!("{held} {dead}")) })
