@@ -1,6 +1,7 @@
 //! The system from outside: real processes of all four services on real servers, driven by HTTP and read from the log.
 //!
-//! [`stack`] starts and ends the processes, [`client`] speaks HTTP, [`check`] says whether what is left is right. [`history`]
+//! [`stack`] starts and ends the processes, [`client`] speaks HTTP, [`desk`] is an operator,
+//! [`check`] says whether what is left is right. [`history`]
 //! and [`evidence`] write down what a run leaves, which [`checker`] judges and [`verdict`] waits for; [`outage`] cuts links,
 //! [`matrix`] and [`chaos`] are the long runs. The tests are in `tests/`; none of them calls into a service.
 
@@ -8,6 +9,7 @@ pub mod chaos;
 pub mod check;
 pub mod checker;
 pub mod client;
+pub mod desk;
 pub mod evidence;
 mod ground;
 pub mod history;

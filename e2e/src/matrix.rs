@@ -15,6 +15,7 @@ use anyhow::ensure;
 use engine::failpoint;
 use tokio::sync::Mutex;
 
+use crate::desk;
 use crate::evidence::{self, Expects, Run};
 use crate::history::History;
 use crate::stack::{Options, Stack};
@@ -90,7 +91,7 @@ async fn all(stack: &Arc<Mutex<Stack>>, action: Action, hit: impl Fn(&str) -> u6
     evidence::write_json(&folder, "failpoints.json", &hits)?;
     let mut stack = stack.lock().await;
     stack.wait_until_ready().await?;
-    lane::empty_desk(&stack).await?;
+    desk::redrive_all(&stack, "order-svc").await?;
     let expects = Expects {
         failpoints: labels.iter().map(|label| ((*label).to_owned(), 1)).collect(),
         statuses: [("CONFIRMED".to_owned(), 20), ("CANCELLED".to_owned(), 3)].into(),

@@ -11,11 +11,10 @@ use e2e::client::{Client, eventually, order, stocked_product};
 use e2e::evidence::{Expects, Run};
 use e2e::history::{History, Request};
 use e2e::stack::{Options, SERVICES, Stack};
-use e2e::{check, verdict};
+use e2e::{check, desk, verdict};
 use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
 
 const ORDERS: usize = 120;
@@ -150,31 +149,14 @@ async fn all_placed(stack: &Stack) -> anyhow::Result<()> {
     .await
 }
 
-/// Every seventh order cannot be confirmed, as a mistaken constraint would have it.
-const SOME_NEVER_CONFIRMED: &str = "
-    CREATE FUNCTION some_never() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        IF NEW.status = 'CONFIRMED' AND NEW.order_id % 7 = 0 THEN RAISE EXCEPTION 'never' USING ERRCODE = '23514'; END IF;
-        RETURN NEW;
-    END $$;
-    CREATE TRIGGER some_never BEFORE INSERT OR UPDATE ON projection.orders FOR EACH ROW EXECUTE FUNCTION some_never();";
-const MENDED: &str = "DROP TRIGGER some_never ON projection.orders; DROP FUNCTION some_never();";
-
-/// The last line of orderctl with `--json`.
-fn ask(stack: &Stack, arguments: &[&str]) -> anyhow::Result<Value> {
-    let (_, printed, said) = stack.try_orderctl(&[&["--json"], arguments].concat())?;
-    let last = printed.lines().last().with_context(|| format!("{arguments:?} printed nothing: {said}"))?;
-    Ok(serde_json::from_str(last)?)
-}
-
 async fn run_with_held_records(stack: &mut Stack) -> anyhow::Result<()> {
-    let mut database = PgConnection::connect(&stack.databases["order-svc"]).await?;
+    let database = stack.databases["order-svc"].clone();
     let folder = verdict::folder(stack);
     let history = Arc::new(History::open(&folder)?);
     let started_at = history.now();
     verdict::audit(stack).await?;
     let product = stocked_product(stack, 100, 10_000).await?;
-    database.execute(SOME_NEVER_CONFIRMED).await?;
+    desk::refuse_confirmations(&database, 7).await?;
     let mut placing = traffic(stack, &history, &product, ORDERS).await?;
     // Both instances in turns: what one has held, the other tries again.
     for round in 0..6 {
@@ -188,21 +170,14 @@ async fn run_with_held_records(stack: &mut Stack) -> anyhow::Result<()> {
         placed??;
     }
     stack.wait_until_ready().await?;
-    let kept = |answer: &Value| answer.as_array().is_some_and(|all| !all.is_empty());
     all_placed(stack).await?;
     eventually("something is held or dead", Duration::from_secs(30), async || {
-        let (held, dead) = (ask(stack, &["held", "order-svc"])?, ask(stack, &["dlq", "list", "order-svc"])?);
-        Ok(if kept(&held) || kept(&dead) { Ok(()) } else { Err(format!("{held} {dead}")) })
+        Ok(if desk::is_empty(stack, "order-svc")? { Err("nothing is".to_owned()) } else { Ok(()) })
     })
     .await?;
-    database.execute(MENDED).await?;
+    desk::confirm_again(&database).await?;
     let healed_at = history.now();
-    eventually("nothing held or dead", Duration::from_secs(60), async || {
-        ask(stack, &["dlq", "redrive", "order-svc", "--all", "--reason", "constraint dropped"])?;
-        let (held, dead) = (ask(stack, &["held", "order-svc"])?, ask(stack, &["dlq", "list", "order-svc"])?);
-        Ok(if kept(&held) || kept(&dead) { Err(format!("{held} {dead}")) } else { Ok(()) })
-    })
-    .await?;
+    desk::redrive_all(stack, "order-svc").await?;
     let log = check::everything(stack).await?;
     let of = |name| log.orders().map(|all| all.iter().filter(|event| event.short_name() == name).count());
     let (placed, confirmed) = (of("OrderPlaced")?, of("OrderConfirmed")?);

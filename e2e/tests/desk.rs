@@ -5,41 +5,12 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use e2e::check;
-use e2e::client::{Client, eventually, order, place, stocked_product, wait_for_status};
+use e2e::client::{Client, order, place, stocked_product, wait_for_status};
+use e2e::desk::{ask, confirm_again, dead, refuse_confirmations};
 use e2e::stack::{Options, Stack};
-use serde_json::Value;
-use sqlx::{Connection, Executor, PgConnection};
-
-const NEVER_CONFIRMED: &str = "
-    CREATE FUNCTION never_confirmed() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        IF NEW.status = 'CONFIRMED' THEN RAISE EXCEPTION 'never' USING ERRCODE = '23514'; END IF;
-        RETURN NEW;
-    END $$;
-    CREATE TRIGGER never_confirmed BEFORE INSERT OR UPDATE ON projection.orders FOR EACH ROW
-    EXECUTE FUNCTION never_confirmed();";
-const MENDED: &str = "DROP TRIGGER never_confirmed ON projection.orders; DROP FUNCTION never_confirmed();";
-
-/// Runs orderctl with `--json`; its last line, and whether it succeeded.
-fn ask(stack: &Stack, arguments: &[&str]) -> anyhow::Result<(bool, Value)> {
-    let (succeeded, printed, said) = stack.try_orderctl(&[&["--json"], arguments].concat())?;
-    let last = printed.lines().last().with_context(|| format!("{arguments:?} printed nothing: {said}"))?;
-    Ok((succeeded, serde_json::from_str(last)?))
-}
-
-/// The dead letters of a service, by what they fail of, as soon as there are so many.
-async fn dead(stack: &Stack, service: &str, count: u64) -> anyhow::Result<Value> {
-    eventually("dead letters", Duration::from_secs(60), async || {
-        let (_, groups) = ask(stack, &["dlq", "list", service])?;
-        let found: u64 = groups.as_array().into_iter().flatten().filter_map(|group| group["count"].as_u64()).sum();
-        Ok(if found == count { Ok(groups) } else { Err(groups.to_string()) })
-    })
-    .await
-}
 
 /// Bytes that mean nothing, as a stranger might append them.
 fn garbage(stack: &Stack, topic: &str) -> anyhow::Result<()> {
@@ -55,10 +26,10 @@ fn garbage(stack: &Stack, topic: &str) -> anyhow::Result<()> {
 }
 
 async fn run(stack: &mut Stack) -> anyhow::Result<()> {
-    let mut database = PgConnection::connect(&stack.databases["order-svc"]).await?;
+    let database = stack.databases["order-svc"].clone();
     let customer = Client::customer(stack, "gerd")?;
     let product = stocked_product(stack, 100, 100).await?;
-    database.execute(NEVER_CONFIRMED).await?;
+    refuse_confirmations(&database, 1).await?;
     let mut paid = Vec::new();
     for _ in 0..5 {
         paid.push(place(stack, &customer, &order(&[(&product, 1)], "pm_ok")).await?);
@@ -95,7 +66,7 @@ async fn run(stack: &mut Stack) -> anyhow::Result<()> {
     let (succeeded, driven) = redrive(&["--ramp"])?;
     ensure!(!succeeded && driven["stopped"] == true && driven["kept"] == 1 && driven["settled"] == 0, "{driven}");
 
-    database.execute(MENDED).await?;
+    confirm_again(&database).await?;
     let (_, forecast) = redrive(&["--dry-run"])?;
     ensure!(forecast[0]["outcome"] == "orderlog.order.OrderConfirmed", "{forecast}");
     let (succeeded, driven) = redrive(&["--ramp"])?;

@@ -3,36 +3,18 @@
 //!
 //! An outage of the other side is no failure of the call; that it uses up no attempt is the engine's contract.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use e2e::check;
-use e2e::client::{Client, eventually, order, place, stocked_product, wait_for_status};
+use e2e::client::{Client, order, place, stocked_product, wait_for_status};
+use e2e::desk::{ask, dead};
 use e2e::stack::{Options, Stack};
 use serde_json::{Value, json};
-
-/// Runs orderctl with `--json`; its last line, and whether it succeeded.
-fn ask(stack: &Stack, arguments: &[&str]) -> anyhow::Result<(bool, Value)> {
-    let (succeeded, printed, said) = stack.try_orderctl(&[&["--json"], arguments].concat())?;
-    let last = printed.lines().last().with_context(|| format!("{arguments:?} printed nothing: {said}"))?;
-    Ok((succeeded, serde_json::from_str(last)?))
-}
 
 /// From now on a simulator meets every call like this.
 async fn plan(base: &str, mode: &str) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
     client.post(format!("{base}/admin/plan")).json(&json!({"mode": mode})).send().await?.error_for_status()?;
     Ok(())
-}
-
-/// The dead letters of a service, by what they fail of, as soon as there are so many.
-async fn dead(stack: &Stack, service: &str, count: u64) -> anyhow::Result<Value> {
-    eventually("dead letters", Duration::from_secs(60), async || {
-        let (_, groups) = ask(stack, &["dlq", "list", service])?;
-        let found: u64 = groups.as_array().into_iter().flatten().filter_map(|group| group["count"].as_u64()).sum();
-        Ok(if found == count { Ok(groups) } else { Err(groups.to_string()) })
-    })
-    .await
 }
 
 /// TOPIC/PARTITION/OFFSET/EFFECT

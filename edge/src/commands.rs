@@ -246,14 +246,24 @@ impl Commands {
     async fn carry_out(&self, claim: Claim, answer: fn(Ids) -> Answer) -> Result<Accepted, Problem> {
         let claimed = self.0.claims.ask(claim.clone()).await?;
         failpoint::reach("A2").await.map_err(injected)?;
-        let claim = match claimed {
-            Claimed::New => claim,
+        match claimed {
+            Claimed::New => self.put_through(claim, answer).await,
+            other => self.go_on(other, &claim.fingerprint, answer).await,
+        }
+    }
+
+    /// With a key that is known already.
+    async fn go_on(&self, claimed: Claimed, fingerprint: &str, answer: fn(Ids) -> Answer) -> Result<Accepted, Problem> {
+        match claimed {
             Claimed::TakenOver(stored) => {
                 tracing::info!(command.id = stored.command_id, "a command without an answer is taken over");
-                stored
+                self.put_through(stored, answer).await
             }
-            other => return self.settled(other, &claim.fingerprint, answer),
-        };
+            other => self.settled(other, fingerprint, answer),
+        }
+    }
+
+    async fn put_through(&self, claim: Claim, answer: fn(Ids) -> Answer) -> Result<Accepted, Problem> {
         let ids = Ids { subject: claim.subject, command_id: CommandId(claim.command_id) };
         let answer = answer(ids);
         failpoint::reach("A3").await.map_err(injected)?;
@@ -276,12 +286,14 @@ impl Commands {
         answer: fn(Ids) -> Answer,
         problem: Problem,
     ) -> Result<Accepted, Problem> {
-        let (pool, wanted) = (self.0.pool.clone(), key.clone());
-        let found = self.run(async move { Ok(idempotency::find(&pool, &wanted).await?) }).await?;
-        match found {
-            Some(claimed) => self.settled(claimed, fingerprint, answer),
-            None => Err(problem),
-        }
+        let (commands, key, fingerprint) = (self.clone(), key.clone(), fingerprint.to_owned());
+        let find = async move {
+            match idempotency::find(&commands.0.pool, &key, &fingerprint).await? {
+                Some(claimed) => commands.go_on(claimed, &fingerprint, answer).await,
+                None => Err(problem),
+            }
+        };
+        self.run(find).await
     }
 
     fn settled(&self, claimed: Claimed, fingerprint: &str, answer: fn(Ids) -> Answer) -> Result<Accepted, Problem> {

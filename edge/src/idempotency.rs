@@ -60,7 +60,7 @@ pub(crate) async fn claim(pool: &PgPool, claims: Vec<Claim>) -> Result<Vec<Claim
     let mut taken = HashMap::new();
     let mut rows = HashMap::new();
     if !rest.is_empty() {
-        taken = take_over(pool, &rest).await?;
+        taken = take_over(pool, rest.iter().map(|claim| (&claim.key, claim.fingerprint.as_str()))).await?;
         rows = read(pool, &rest.iter().map(|claim| &claim.key).collect::<Vec<_>>()).await?;
     }
     let mut outcome = |claim: &Claim| {
@@ -81,8 +81,8 @@ pub(crate) async fn claim(pool: &PgPool, claims: Vec<Claim>) -> Result<Vec<Claim
     Ok(claims.iter().map(&mut outcome).collect())
 }
 
-/// What is known of one key, without claiming it. `None`: nothing.
-pub(crate) async fn find(pool: &PgPool, key: &Key) -> Result<Option<Claimed>, sqlx::Error> {
+/// What is known of one key, without claiming it. `None`: nothing. What nobody answered in time is taken over.
+pub(crate) async fn find(pool: &PgPool, key: &Key, fingerprint: &str) -> Result<Option<Claimed>, sqlx::Error> {
     let decided: Option<(String, i64, i64)> =
         sqlx::query_as("SELECT fingerprint, subject, command_id FROM commands WHERE caller = $1 AND key_hash = $2")
             .bind(&key.0)
@@ -92,7 +92,13 @@ pub(crate) async fn find(pool: &PgPool, key: &Key) -> Result<Option<Claimed>, sq
     if let Some((fingerprint, subject, command_id)) = decided {
         return Ok(Some(Claimed::Known(Known { fingerprint, subject, command_id, answer: None })));
     }
-    Ok(read(pool, &[key]).await?.remove(key))
+    let known = read(pool, &[key]).await?.remove(key);
+    if matches!(known, Some(Claimed::Running { .. }))
+        && let Some(stored) = take_over(pool, [(key, fingerprint)].into_iter()).await?.remove(key)
+    {
+        return Ok(Some(Claimed::TakenOver(stored)));
+    }
+    Ok(known)
 }
 
 /// Inserts the claims whose key is in neither table. Returns the command IDs that were inserted, and what
@@ -146,7 +152,10 @@ async fn insert(pool: &PgPool, claims: &[Claim]) -> Result<(Vec<i64>, HashMap<Ke
 }
 
 /// Takes over what nobody answered in time, by Postgres' clock. A row that another process is taking is passed over.
-async fn take_over(pool: &PgPool, claims: &[&Claim]) -> Result<HashMap<Key, Claim>, sqlx::Error> {
+async fn take_over<'a>(
+    pool: &PgPool,
+    wanted: impl Iterator<Item = (&'a Key, &'a str)> + Clone,
+) -> Result<HashMap<Key, Claim>, sqlx::Error> {
     type Row = (String, String, String, i64, i64, String, Vec<u8>);
     let rows: Vec<Row> = sqlx::query_as(
         "WITH stale AS (
@@ -162,9 +171,9 @@ async fn take_over(pool: &PgPool, claims: &[&Claim]) -> Result<HashMap<Key, Clai
          WHERE i.caller = s.caller AND i.key_hash = s.key_hash
          RETURNING i.caller, i.key_hash, i.fingerprint, i.subject, i.command_id, i.headers, i.value",
     )
-    .bind(claims.iter().map(|claim| claim.key.0.as_str()).collect::<Vec<_>>())
-    .bind(claims.iter().map(|claim| claim.key.1.as_str()).collect::<Vec<_>>())
-    .bind(claims.iter().map(|claim| claim.fingerprint.as_str()).collect::<Vec<_>>())
+    .bind(wanted.clone().map(|(key, _)| key.0.as_str()).collect::<Vec<_>>())
+    .bind(wanted.clone().map(|(key, _)| key.1.as_str()).collect::<Vec<_>>())
+    .bind(wanted.map(|(_, fingerprint)| fingerprint).collect::<Vec<_>>())
     .bind(TAKE_OVER_SECONDS)
     .fetch_all(pool)
     .await?;

@@ -1,5 +1,5 @@
-//! What operators want done about held and dead records and dead effects: rows that the owning processor reads and deletes in the batch that
-//! does it, so that nobody writes a topic or a table past it.
+//! What operators want done about held and dead records and dead effects: rows that the owning processor reads and deletes
+//! in the batch that does it, so that nobody writes a topic or a table past it.
 //!
 //! Who may ask, and what is shown, is [`crate::desk`]'s.
 

@@ -162,10 +162,14 @@ mod build {
         }
     }
 
+    /// What the variable arms stays armed to the end of the process.
+    fn take_environment() {
+        ENVIRONMENT.call_once(|| std::mem::forget(fail::FailScenario::setup()));
+    }
+
     /// Counts, and says what the boundary is armed for now.
     fn act(label: &'static str) -> Option<String> {
-        // What the variable arms stays armed to the end of the process.
-        ENVIRONMENT.call_once(|| std::mem::forget(fail::FailScenario::setup()));
+        take_environment();
         debug_assert!(ALL.iter().any(|boundary| boundary.label == label), "{label} is not in the list");
         *HITS.lock().unwrap_or_else(PoisonError::into_inner).entry(label).or_default() += 1;
         let action = armed(label)?;
@@ -183,7 +187,7 @@ mod build {
     /// # Errors
     /// When there is no such boundary, or `fail` does not understand the actions.
     pub fn arm(label: &str, actions: &str) -> anyhow::Result<()> {
-        ENVIRONMENT.call_once(|| std::mem::forget(fail::FailScenario::setup()));
+        take_environment();
         let boundary = ALL.iter().find(|boundary| boundary.label == label).context("no such boundary")?;
         fail::cfg(boundary.label, actions).map_err(anyhow::Error::msg)
     }

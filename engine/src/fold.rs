@@ -2,7 +2,8 @@
 //!
 //! The readers' rule: the next sequence is taken, repeats and strange records are passed over, a hole stops. Nothing is
 //! decided, published or called. Events change the projection; letters on retry and dlq say what is held and dead, and the
-//! events then say what of that is through; a dead effect is through when its state asks for it no more. All of them are carriers of their causes.
+//! events then say what of that is through; a dead effect is through when its state asks for it no more. All of them are
+//! carriers of their causes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

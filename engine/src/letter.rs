@@ -234,7 +234,8 @@ pub(crate) fn read(headers: &Headers, key: Option<&Vec<u8>>, value: Option<&Vec<
         topic: source.topic,
         partition: source.partition,
         offset: source.offset,
-        timestamp: time("failure-timestamp").unwrap_or(Timestamp(0)), // A stranger may date it outside all years.
+        // A stranger may date it outside all years.
+        timestamp: time("failure-timestamp").unwrap_or(Timestamp(0)),
         key: key.cloned(),
         value: value.cloned(),
         headers: originals,

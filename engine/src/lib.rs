@@ -3,8 +3,9 @@
 //! Read in this order: [`service`] (what a service tells the engine), [`run`] (the handle of a running engine), then
 //! behind it `assignment` (who owns which processor), `consumer` and `feed` (how records reach it), `processor` (its
 //! loop), `intake` (what becomes of a record), `batch` (the one transaction), `publisher` (how its output reaches
-//! Kafka), `effects` and `timers`; [`breaker`] (what is done while a server is away); [`fold`], [`rebuild`] and [`verify`] (the log again, from the start); [`append`] and
-//! [`wait`] (how HTTP writes and waits). The rules are DESIGN §2.
+//! Kafka), `effects` and `timers`; [`breaker`] (what is done while a server is away); [`fold`], [`rebuild`] and
+//! [`verify`] (the log again, from the start); [`append`] and [`wait`] (how HTTP writes and waits); [`failpoint`] and
+//! [`mutant`] (how the test build fails and is wrong on purpose). The rules are DESIGN §2.
 //!
 //! The engine knows no business word. No other crate names rdkafka (tools and e2e aside).
 

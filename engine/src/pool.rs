@@ -178,6 +178,29 @@ pub fn is_outage(error: &anyhow::Error) -> bool {
     }
 }
 
+/// Takes a step that needs the database again and again while that is away; `tell` hears why.
+///
+/// # Errors
+/// What the step errs with for another reason.
+pub async fn waited_out<T>(
+    breaker: &Breaker,
+    tell: impl Fn(String),
+    step: impl AsyncFn() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    loop {
+        match step().await {
+            Err(error) if is_outage(&error) => {
+                let error = format!("waiting for Postgres: {error:#}");
+                warn!(error);
+                breaker.failed(&error);
+                tell(error);
+                breaker.settled().await;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Errs unless an UPDATE has found as many rows as it was given: they were read in the same transaction, and nobody deletes
 /// one, so that a missing one is a broken invariant.
 ///

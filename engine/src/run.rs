@@ -11,7 +11,7 @@ use events::codec::Codec;
 use rdkafka::consumer::Consumer;
 use sqlx::PgPool;
 use tokio::sync::{Semaphore, watch};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::acts::{self, Waiting};
 use crate::consumer::{self, Group, GroupContext};
@@ -32,8 +32,6 @@ use crate::wait::Acked;
 /// The consumer's thread must come round in this time, rebalances included; otherwise the process ends (PITFALLS P1.1).
 const THREAD_SILENT_MAX: Duration = Duration::from_secs(45);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// While Postgres is away at the start.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -117,13 +115,7 @@ impl Engine {
             acts: Waiting::default(),
         });
         turns::serve(&shared, &asked, shared.settings.transactions_at_once);
-        while let Err(error) = look(&shared).await {
-            if !pool::is_outage(&error) {
-                return Err(error);
-            }
-            warn!(error = format!("{error:#}"), "the engine waits for Postgres");
-            tokio::time::sleep(RETRY_EVERY).await;
-        }
+        pool::waited_out(&shared.breakers.postgres, |_| {}, async || look(&shared).await).await?;
         tokio::spawn(acts::look(Arc::downgrade(&shared)));
         let status = shared.status.clone();
         let resume: Arc<dyn Resumer> = Arc::clone(&shared) as _;

@@ -44,7 +44,7 @@ use crate::stage::Stage;
 const PROCESSOR_CONNECTIONS: u32 = 6;
 const HTTP_CONNECTIONS: u32 = 4;
 const HTTP_ACQUIRE: Duration = Duration::from_secs(2);
-/// While the registry or the database cannot be used at the start.
+/// While the registry cannot be used at the start.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// The migrations that every service has beside its own and the engine's.
@@ -178,10 +178,12 @@ async fn start<P: Program>(
     let http = PoolOptions { acquire_timeout: HTTP_ACQUIRE, ..usual(&format!("{name} http"), HTTP_CONNECTIONS) };
     let http = pool::connect(url, http).await?;
     stage.say("migrating the database and starting the processors".to_owned());
-    with_database(stage, async || migrate(&processors, P::MIGRATIONS).await).await?;
+    let (postgres, say) = (&servers.postgres, |what| stage.say(what));
+    pool::waited_out(postgres, say, async || migrate(&processors, P::MIGRATIONS).await).await?;
     let registry = Registry::new(&settings.registry_url)?;
     let codec = Arc::new(schema_ids(&registry, &processors, &servers, stage).await?);
-    let ids = with_database(stage, async || IdIssuer::start(processors.clone(), number, &instance).await).await?;
+    let issue = async || IdIssuer::start(processors.clone(), number, &instance).await;
+    let ids = pool::waited_out(postgres, say, issue).await?;
     let kafka = Arc::new(settings.kafka.clone());
     let base = Base {
         kafka: Arc::clone(&kafka),
@@ -252,20 +254,6 @@ fn servers(settings: &Settings, breakers: &Breakers) -> anyhow::Result<Servers> 
     servers.kafka.watch(move || probe::kafka(Arc::clone(&kafka)));
     servers.registry.watch(move || registry.look());
     Ok(servers)
-}
-
-/// A step of the start that needs the database; waits while that is away.
-async fn with_database<T>(stage: &Stage, step: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    loop {
-        match step().await {
-            Err(error) if pool::is_outage(&error) => {
-                warn!(error = format!("{error:#}"), "waiting for Postgres");
-                stage.say(format!("waiting for Postgres: {error:#}"));
-                tokio::time::sleep(RETRY_EVERY).await;
-            }
-            other => return other,
-        }
-    }
 }
 
 /// The schema IDs; waits while nothing is remembered and the registry does not answer or does not have them yet.

@@ -8,13 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use reqwest::Method;
-use serde_json::Value;
-use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::Mutex;
 
 use super::load::BROKEN;
 use super::{Action, INSTANCES};
 use crate::client::{Client, eventually};
+use crate::desk;
 use crate::history::History;
 use crate::stack::Stack;
 use crate::verdict;
@@ -23,7 +22,6 @@ use crate::verdict;
 const REACHED_WITHIN: Duration = Duration::from_secs(90);
 /// Longer than a session, which is six seconds.
 const STANDS_STILL: Duration = Duration::from_secs(8);
-const MENDED: &str = "DROP TRIGGER broken ON projection.orders; DROP FUNCTION broken();";
 
 /// A service and what happens at its boundaries.
 pub(super) struct Lane {
@@ -36,35 +34,6 @@ pub(super) struct Lane {
     pub(super) steps: Vec<(&'static str, u64)>,
 }
 
-/// Confirmations that Postgres refuses, as a mistaken constraint would have it.
-fn broken() -> String {
-    format!(
-        "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$
-         BEGIN
-             IF NEW.status = 'CONFIRMED' AND NEW.order_id % {BROKEN} = 0 THEN
-                 RAISE EXCEPTION 'never' USING ERRCODE = '23514';
-             END IF;
-             RETURN NEW;
-         END $$;
-         CREATE TRIGGER broken BEFORE INSERT OR UPDATE ON projection.orders FOR EACH ROW EXECUTE FUNCTION broken();"
-    )
-}
-
-/// Redrives everything until nothing is held or dead in order-svc.
-pub(super) async fn empty_desk(stack: &Stack) -> anyhow::Result<()> {
-    let none = |arguments: &[&str]| -> anyhow::Result<bool> {
-        let (_, printed, said) = stack.try_orderctl(&[&["--json"], arguments].concat())?;
-        let last = printed.lines().last().with_context(|| format!("{arguments:?} printed nothing: {said}"))?;
-        Ok(serde_json::from_str::<Value>(last)?.as_array().is_some_and(Vec::is_empty))
-    };
-    eventually("nothing held or dead", REACHED_WITHIN, async || {
-        stack.try_orderctl(&["dlq", "redrive", "order-svc", "--all", "--reason", "mended"])?;
-        let empty = none(&["held", "order-svc"])? && none(&["dlq", "list", "order-svc"])?;
-        Ok(if empty { Ok(()) } else { Err("something is".to_owned()) })
-    })
-    .await
-}
-
 impl Lane {
     /// Every boundary in turn; how often each was reached when something happened there.
     pub(super) async fn run(self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
@@ -74,7 +43,7 @@ impl Lane {
                 match *label {
                     "B1" | "B2" | "B3" => self.rebuild(label).await,
                     "D1" => {
-                        self.database(&broken()).await?;
+                        desk::refuse_confirmations(&self.database().await, BROKEN).await?;
                         self.step(label, *hit).await
                     }
                     "D3" => self.mended(label, *hit).await,
@@ -88,12 +57,8 @@ impl Lane {
         Ok(reached)
     }
 
-    async fn database(&self, statements: &str) -> anyhow::Result<()> {
-        let url = self.stack.lock().await.databases[self.service].clone();
-        let mut database = PgConnection::connect(&url).await?;
-        // Ours alone: the constants of this file.
-        database.execute(sqlx::AssertSqlSafe(statements.to_owned())).await?;
-        Ok(database.close().await?)
+    async fn database(&self) -> String {
+        self.stack.lock().await.databases[self.service].clone()
     }
 
     /// Arms a boundary, waits until something happened there, and heals it.
@@ -200,7 +165,7 @@ impl Lane {
 
     /// The cause is mended; the first of the held records of a key is applied, and something happens before those behind it.
     async fn mended(&self, label: &str, hit: u64) -> anyhow::Result<()> {
-        self.database(MENDED).await?;
+        desk::confirm_again(&self.database().await).await?;
         let redriving = async {
             loop {
                 self.orderctl(&["dlq", "redrive", self.service, "--all", "--reason", "mended"], "").await?;

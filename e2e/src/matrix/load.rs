@@ -14,8 +14,9 @@ use crate::history::{Class, History, Request};
 use crate::stack::Stack;
 
 const CUSTOMERS: usize = 10;
-/// Between two orders.
-const EVERY: Duration = Duration::from_millis(250);
+/// Orders come in bursts, so that batches hold more than one input: some boundaries lie between two of them.
+const BURST: usize = 10;
+const EVERY: Duration = Duration::from_millis(2_500);
 /// A client that hears nothing for so long asks again.
 const PATIENCE: Duration = Duration::from_secs(4);
 const AGAIN_AFTER: Duration = Duration::from_millis(300);
@@ -61,8 +62,10 @@ impl Load {
             if self.over.load(Ordering::Relaxed) {
                 break;
             }
-            let load = Arc::clone(&self);
-            clients.spawn(async move { load.visit(number).await });
+            for number in number * BURST..(number + 1) * BURST {
+                let load = Arc::clone(&self);
+                clients.spawn(async move { load.visit(number).await });
+            }
         }
         while let Some(gone) = clients.join_next().await {
             gone??;

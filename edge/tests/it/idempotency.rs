@@ -241,6 +241,24 @@ async fn what_is_wrong_with_a_request_is_not_pinned_to_its_key() {
 }
 
 #[actix_web::test]
+async fn a_key_is_taken_over_although_a_new_command_would_be_refused_by_now() {
+    let service = Service::start().await;
+    service.log.set(Mood::LosesRecord);
+    problem(service.make(KEY, &parcel(2)).send().await.unwrap(), 503, "UNAVAILABLE").await;
+    service.log.set(Mood::Kind);
+    *service.toy.sold_out.lock().unwrap() = true;
+    problem(service.make(KEY, &parcel(2)).send().await.unwrap(), 409, "IDEMPOTENCY_KEY_IN_USE").await;
+    age(&service).await;
+    problem(service.make(KEY, &parcel(3)).send().await.unwrap(), 422, "IDEMPOTENCY_KEY_REUSED").await;
+    let response = service.make(KEY, &parcel(2)).send().await.unwrap();
+    assert_eq!(response.status(), 202);
+    let body = response.bytes().await.unwrap();
+    assert_eq!(service.make(KEY, &parcel(2)).send().await.unwrap().bytes().await.unwrap(), body);
+    assert_eq!(service.log.records().len(), 1);
+    service.stop().await;
+}
+
+#[actix_web::test]
 async fn a_client_that_goes_away_cancels_nothing() {
     let service = Service::start().await;
     service.log.set(Mood::Slow);

@@ -11,7 +11,6 @@ use tracing::{info, warn};
 use super::{Ended, Processor};
 use crate::batch::{Batch, BatchError, Committed};
 use crate::failpoint::{Injected, reach};
-use crate::item::What;
 use crate::mutant;
 use crate::outbox::{self, Progress};
 use crate::service::{Service, Window};
@@ -81,8 +80,8 @@ impl<S: Service> Processor<S> {
                 if !committed.effects_set.is_empty() {
                     reach("G1").await.map_err(forgotten)?;
                 }
-                let tried = batch.items.iter().any(|item| matches!(item.what, What::Retry(_)));
-                if tried && committed.queues.values().any(|queue| !queue.is_empty()) {
+                let waits = committed.queues.values().any(|queue| !queue.is_empty());
+                if waits && batch.items.iter().any(|item| item.what.is_retry()) {
                     reach("D3").await.map_err(forgotten)?;
                 }
                 self.committed(batch, committed, started);

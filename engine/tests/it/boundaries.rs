@@ -17,15 +17,11 @@ async fn gone(process: &mut Process) {
     eventually(SOON, async || if process.is_running() { Err("it runs") } else { Ok(()) }).await;
 }
 
-async fn owned_by(world: &World, owner: &'static str) {
-    let owners = match owner {
-        "heir" => "SELECT count(*) FROM processors WHERE owner = 'heir'",
-        "sleeper" => "SELECT count(*) FROM processors WHERE owner = 'sleeper'",
-        _ => unreachable!("nobody else is waited for"),
-    };
+async fn owned_by(world: &World, owner: &str) {
     eventually(SOON, async || {
-        let owned = world.count(owners).await;
-        if owned == i64::from(PARTITIONS) { Ok(()) } else { Err(owned) }
+        let owners = sqlx::query_as("SELECT owner FROM processors").fetch_all(&world.pool).await.unwrap();
+        let owned = owners.iter().filter(|(name,): &&(String,)| name == owner).count();
+        if i32::try_from(owned) == Ok(PARTITIONS) { Ok(()) } else { Err(owners) }
     })
     .await;
 }

@@ -1,8 +1,10 @@
 //! Connections: limits that really hold, and no transaction that outlives its owner.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use engine::pool::{self, Plans, PoolOptions, is_record_fault};
+use engine::breaker::Breaker;
+use engine::pool::{self, Plans, PoolOptions, is_outage, is_record_fault, waited_out};
 use rand::RngExt;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::net::{TcpListener, TcpStream};
@@ -132,6 +134,36 @@ async fn only_data_and_constraints_are_a_records_fault() {
         assert!(!is_record_fault(&error), "{code} is a dependency's failure");
     }
     assert!(!is_record_fault(&sqlx::Error::PoolTimedOut));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_pass_by_itself_is_an_outage() {
+    let (_database, pool) = migrated().await;
+    for (code, passes) in [("57P01", true), ("53300", true), ("42P01", false), ("23505", false)] {
+        let sql = format!("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$");
+        let error = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap_err();
+        assert_eq!(is_outage(&anyhow::Error::from(error).context("at the start")), passes, "{code}");
+    }
+    pool.close().await;
+    assert!(is_outage(&sqlx::Error::PoolTimedOut.into()) && !is_outage(&anyhow::anyhow!("a broken build")));
+}
+
+#[tokio::test]
+async fn a_step_is_taken_again_while_the_database_is_away() {
+    let tries = AtomicUsize::new(0);
+    let step = async || match tries.fetch_add(1, Ordering::Relaxed) {
+        0 | 1 => Err(sqlx::Error::PoolTimedOut.into()),
+        2 => Ok("done"),
+        _ => Err(anyhow::anyhow!("a broken build")),
+    };
+    let breaker = Breaker::new("postgres", "Postgres", true);
+    let told = AtomicUsize::new(0);
+    let tell = |_| {
+        told.fetch_add(1, Ordering::Relaxed);
+    };
+    assert_eq!(waited_out(&breaker, tell, step).await.unwrap(), "done");
+    assert_eq!(told.load(Ordering::Relaxed), 2);
+    assert!(waited_out(&breaker, tell, step).await.is_err(), "what does not pass is told at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,12 +126,8 @@ impl Run<'_> {
             return Ok(());
         }
         let begun = Instant::now();
-        let built = match binaries::build(
-            &self.layout,
-            &[&["test", "--workspace", "--no-run"], TEST_BUILD].concat(),
-            "tests",
-            &self.status,
-        ) {
+        let args = [&["test", "--workspace", "--no-run"], TEST_BUILD].concat();
+        let built = match binaries::build(&self.layout, &args, "tests", &self.status) {
             Ok(built) => built,
             Err(error) => return self.not_built(error, begun),
         };
