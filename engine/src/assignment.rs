@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::breaker::Breaker;
-use crate::effects::Effects;
+use crate::effects::{self, Effects};
 use crate::failpoint;
 use crate::feed::{Control, ControlSender, Feed};
 use crate::held::{Entry, Queues};
@@ -277,6 +277,7 @@ impl<S: Service> Supervisor<S> {
             owned: start.owned,
             places: start.places.clone(),
             publisher,
+            stale: effects::stale(&left.effects, &left.tries),
             effects: Effects::restored(left.effects, &left.tries, &left.dead),
             held: Queues::new(Arc::clone(&self.shared.settings.retry_delays), left.held),
             timers: Timers::new(left.now, self.shared.settings.timer_grace, left.next_timer),

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use events::time::Timestamp;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::acts::{Act, Deed};
-use crate::effects::{self, Dead, DeadEffect, Effects, Name};
+use crate::effects::{self, Dead, DeadEffect, Effects, Forgotten, Name};
 use crate::exhausted::{self, Exhausted};
 use crate::held::Queues;
 use crate::item::What;
@@ -47,7 +49,7 @@ pub(crate) struct Scheduling {
     /// Tries without an answer.
     pub(crate) tries: Vec<OpenTry>,
     /// Effects that are through.
-    pub(crate) forget: Vec<Name>,
+    pub(crate) forget: Vec<Forgotten>,
 }
 
 impl Scheduling {
@@ -67,13 +69,32 @@ pub(crate) struct Calls<S: Service> {
     /// Attempts are used up; their events are to be read back.
     exhausted: Vec<Exhausted>,
     reading: bool,
+    /// No call begins once this is cancelled.
+    given_back: CancellationToken,
+    on_their_way: TaskTracker,
     done: Channel<Done<S::Input>>,
 }
 
 impl<S: Service> Calls<S> {
-    pub(crate) fn new(shared: Arc<Shared<S>>, partition: i32, effects: Effects) -> Self {
-        let (scheduling, exhausted) = (Scheduling::default(), Vec::new());
-        Self { shared, partition, effects, scheduling, exhausted, reading: false, done: mpsc::unbounded_channel() }
+    /// `stale`: what the first batch forgets.
+    pub(crate) fn new(
+        shared: Arc<Shared<S>>,
+        partition: i32,
+        effects: Effects,
+        stale: Vec<Forgotten>,
+        given_back: CancellationToken,
+    ) -> Self {
+        Self {
+            shared,
+            partition,
+            effects,
+            scheduling: Scheduling { forget: stale, ..Scheduling::default() },
+            exhausted: Vec::new(),
+            reading: false,
+            given_back,
+            on_their_way: TaskTracker::new(),
+            done: mpsc::unbounded_channel(),
+        }
     }
 
     /// How many effects wait for an answer or a try, dead ones aside.
@@ -105,6 +126,12 @@ impl<S: Service> Calls<S> {
     pub(crate) fn put_back(&mut self, scheduling: Scheduling) {
         self.scheduling.tries.extend(scheduling.tries);
         self.scheduling.forget.extend(scheduling.forget);
+    }
+
+    /// Waits until no call is on its way; none may begin any more.
+    pub(crate) async fn all_ended(&self) {
+        self.on_their_way.close();
+        self.on_their_way.wait().await;
     }
 
     /// Waits for a result.
@@ -190,7 +217,7 @@ impl<S: Service> Calls<S> {
             let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
             let open = OpenTry { key: name.0, kind: name.1, attempts, next_try_at, pending, failed_at, error };
             self.scheduling.tries.retain(|earlier| (earlier.key, earlier.kind) != name);
-            self.scheduling.forget.retain(|earlier| *earlier != name);
+            self.scheduling.forget.retain(|(key, kind)| (*key, &**kind) != name);
             self.scheduling.tries.push(open);
         }
     }
@@ -201,8 +228,9 @@ impl<S: Service> Calls<S> {
         for mark in ended {
             let name = (mark.key, mark.kind);
             scheduling.tries.retain(|earlier| (earlier.key, earlier.kind) != name);
-            if self.effects.is_stored(&mark) && !scheduling.forget.contains(&name) {
-                scheduling.forget.push(name);
+            let is_new = scheduling.forget.iter().all(|(key, kind)| (*key, &**kind) != name);
+            if self.effects.is_stored(&mark) && is_new {
+                scheduling.forget.push((name.0, name.1.into()));
             }
         }
         scheduling
@@ -270,7 +298,7 @@ impl<S: Service> Calls<S> {
     fn finish(&mut self, name: Name) {
         self.scheduling.tries.retain(|earlier| (earlier.key, earlier.kind) != name);
         if self.effects.finish(name) {
-            self.scheduling.forget.push(name);
+            self.scheduling.forget.push((name.0, name.1.into()));
         }
     }
 
@@ -321,9 +349,13 @@ impl<S: Service> Calls<S> {
             return;
         };
         let shared = Arc::clone(&self.shared);
-        let done = self.done.0.clone();
-        tokio::spawn(async move {
-            let permit = Arc::clone(&shared.effects).acquire_owned().await.expect("never closed");
+        let (done, given_back) = (self.done.0.clone(), self.given_back.clone());
+        self.on_their_way.spawn(async move {
+            let permit = tokio::select! {
+                biased;
+                () = given_back.cancelled() => return,
+                permit = Arc::clone(&shared.effects).acquire_owned() => permit.expect("never closed"),
+            };
             shared.meters.effect_tries.inc();
             let call = tokio::spawn(async move { shared.service.perform(&effect, attempt).await });
             let outcome =

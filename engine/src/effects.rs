@@ -4,7 +4,8 @@
 //! acknowledged (DESIGN §2, H10); tries and their times are scheduling, outside the fold. That an effect is dead is
 //! part of it ([`crate::decision`]).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const DELAY_MIN: Duration = Duration::from_millis(50);
 
 /// Names an effect within a processor.
 pub(crate) type Name = (i64, &'static str);
+/// Names one whose tries are to be forgotten; a row may name a kind of another build.
+pub(crate) type Forgotten = (i64, Cow<'static, str>);
 
 #[derive(Debug, Clone, Copy)]
 struct Open {
@@ -74,6 +77,14 @@ pub(crate) struct Effects {
 pub(crate) fn delay(delays: &[Duration], attempts: u32, jitter: f64) -> Option<Duration> {
     let delay = delays.get((attempts as usize).saturating_sub(1))?;
     Some(delay.mul_f64(jitter).max(DELAY_MIN))
+}
+
+/// The stored tries of effects that nobody asks for any more: a callback or a command has settled them, and their owner
+/// ended before it noticed.
+pub(crate) fn stale(marks: &[EffectMark], tries: &[StoredTry]) -> Vec<Forgotten> {
+    let asked: HashSet<(i64, &str)> = marks.iter().map(|mark| (mark.key, mark.kind)).collect();
+    let stale = tries.iter().filter(|stored| !asked.contains(&(stored.key, stored.kind.as_str())));
+    stale.map(|stored| (stored.key, stored.kind.clone().into())).collect()
 }
 
 impl Effects {

@@ -121,6 +121,13 @@ impl<S: Service> Inbox<S> {
         items
     }
 
+    /// Keeps the ends of effects only: records are read again by the next owner.
+    pub(crate) fn leave_records(&mut self) {
+        let kept: Vec<_> = self.ready.drain(..).filter(|item| item.what.ended().is_some()).collect();
+        (self.ready_bytes, self.pressing, self.waiting_since) = (0, 0, None);
+        kept.into_iter().for_each(|item| self.push(item));
+    }
+
     /// Their batch did not commit.
     pub(crate) fn put_back(&mut self, items: Vec<Item<S::Input>>) {
         for item in items.into_iter().rev() {

@@ -4,6 +4,7 @@
 //! Who owns which processor is [`crate::assignment`]'s; the transaction itself is [`crate::batch`]'s.
 
 mod commit;
+mod giving_back;
 mod trouble;
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +18,7 @@ use tracing::{debug, warn};
 
 use crate::batch::Batch;
 use crate::calls::{Calls, Done};
-use crate::effects::Effects;
+use crate::effects::{Effects, Forgotten};
 use crate::failpoint;
 use crate::feed::Feed;
 use crate::held::{Queues, Source};
@@ -95,6 +96,8 @@ pub(crate) struct Prepared {
     pub(crate) places: HashMap<String, Place>,
     pub(crate) publisher: Publisher,
     pub(crate) effects: Effects,
+    /// Effects that nobody asks for any more, with tries in the table.
+    pub(crate) stale: Vec<Forgotten>,
     pub(crate) held: Queues,
     pub(crate) timers: Timers,
     pub(crate) clock: Clock,
@@ -110,9 +113,9 @@ impl<S: Service> Processor<S> {
         let limit = shared.settings.batch_max;
         Self {
             owned: prepared.owned,
-            stop,
+            stop: stop.clone(),
             publisher: prepared.publisher,
-            calls: Calls::new(Arc::clone(&shared), prepared.owned.partition, prepared.effects),
+            calls: Calls::new(Arc::clone(&shared), prepared.owned.partition, prepared.effects, prepared.stale, stop),
             timers: prepared.timers,
             clock: prepared.clock,
             places: prepared.places,
@@ -142,6 +145,9 @@ impl<S: Service> Processor<S> {
     /// Works until it is revoked, must be assigned anew, or stops.
     pub(crate) async fn run(mut self) -> Ended {
         let ended = self.work().await;
+        if ended == Ended::Revoked {
+            self.give_back().await;
+        }
         self.publisher.finish().await;
         ended
     }

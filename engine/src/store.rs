@@ -10,6 +10,7 @@ use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
 
 use crate::clock;
+use crate::effects::Forgotten;
 use crate::intake::Place;
 use crate::record::Output;
 
@@ -231,7 +232,7 @@ pub(crate) async fn save_tries(conn: &mut PgConnection, partition: i32, tries: &
 pub(crate) async fn forget_tries(
     conn: &mut PgConnection,
     partition: i32,
-    done: &[(i64, &'static str)],
+    done: &[Forgotten],
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "DELETE FROM effects AS e USING UNNEST($2::bigint[], $3::text[]) AS u (key, kind)
@@ -239,7 +240,7 @@ pub(crate) async fn forget_tries(
     )
     .bind(partition)
     .bind(done.iter().map(|(key, _)| *key).collect::<Vec<_>>())
-    .bind(done.iter().map(|(_, kind)| *kind).collect::<Vec<_>>())
+    .bind(done.iter().map(|(_, kind)| &**kind).collect::<Vec<_>>())
     .execute(conn)
     .await?;
     Ok(())

@@ -1,5 +1,7 @@
 //! Calls to the outside: when they start, what happens when they fail, what a successor knows of them.
 
+use std::time::Duration;
+
 use crate::outside::Reply;
 use crate::support::{PARTITIONS, eventually};
 use crate::toy::Act;
@@ -60,6 +62,56 @@ async fn a_successor_asks_first() {
     assert_eq!(world.outside.calls().len(), 2, "an answered effect is not called again");
     third.stop().await;
     world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_on_its_way_at_the_end_of_its_owner_is_not_made_again() {
+    let world = World::new().await;
+    let keys: Vec<i64> = (0..100).map(|n| key_of(0, n)).collect();
+    world.outside.script(keys.iter().map(|_| Reply::Late(Duration::from_millis(500))));
+    let first = world.start().await;
+    for key in &keys {
+        world.command(*key, Act::Call).await;
+    }
+    calls(&world, 1).await;
+    first.stop().await;
+    let second = world.start().await;
+    for key in &keys {
+        world.applied(*key, &["call", "answer yes"]).await;
+    }
+    assert_eq!(world.outside.calls().len(), keys.len(), "none was made twice");
+    second.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tries_of_what_nobody_asks_for_any_more_are_forgotten_by_the_next_owner() {
+    let world = World::new().await;
+    let keys = [key_of(0, 0), key_of(1, 0)];
+    world.outside.script([Reply::Failed, Reply::Failed, Reply::Silence, Reply::Silence]);
+    let first = world.start().await;
+    for key in keys {
+        world.command(key, Act::Call).await;
+    }
+    calls(&world, 4).await;
+    first.stop().await;
+    assert_eq!(world.count("SELECT count(*) FROM effects").await, 2);
+    // By hand, so that the check at the end would find it.
+    sqlx::query("UPDATE entries SET call_event = NULL, call_sequence = NULL WHERE key = $1")
+        .bind(keys[0])
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let second = world.start().await;
+    world.applied(keys[1], &["call", "answer yes"]).await;
+    eventually(SOON, async || {
+        let left = world.count("SELECT count(*) FROM effects").await;
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    assert_eq!(calls(&world, 5).await.len(), 5);
+    second.stop().await;
+    world.abandon().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -31,6 +31,8 @@ pub(crate) struct Call {
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     Yes,
+    /// Yes, after a while.
+    Late(Duration),
     Failed,
     Unreachable,
     /// Ask again at once.
@@ -42,7 +44,7 @@ pub(crate) enum Reply {
 impl Reply {
     pub(crate) fn map_answer<I>(self, answer: impl FnOnce(String) -> I) -> Outcome<I> {
         match self {
-            Self::Yes | Self::Silence => Outcome::Answer(answer("yes".to_owned())),
+            Self::Yes | Self::Late(_) | Self::Silence => Outcome::Answer(answer("yes".to_owned())),
             Self::Failed => Outcome::Failed { code: "500", message: "it erred".to_owned() },
             Self::Unreachable => Outcome::Unreachable { message: "it is away".to_owned() },
             Self::Pending => Outcome::Pending { ask_after: Duration::from_millis(50) },
@@ -142,8 +144,10 @@ impl Outside {
             return Reply::Failed;
         }
         let reply = locked(&self.replies).pop_front().unwrap_or(Reply::Yes);
-        if matches!(reply, Reply::Silence) {
-            std::future::pending::<()>().await;
+        match reply {
+            Reply::Silence => std::future::pending().await,
+            Reply::Late(after) => tokio::time::sleep(after).await,
+            Reply::Yes | Reply::Failed | Reply::Unreachable | Reply::Pending => {}
         }
         reply
     }
