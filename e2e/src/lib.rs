@@ -2,8 +2,8 @@
 //!
 //! [`stack`] starts and ends the processes, [`client`] speaks HTTP, [`desk`] is an operator,
 //! [`check`] says whether what is left is right. [`history`]
-//! and [`evidence`] write down what a run leaves, which [`checker`] judges and [`verdict`] waits for; [`outage`] cuts links,
-//! [`matrix`] and [`chaos`] are the long runs. The tests are in `tests/`; none of them calls into a service.
+//! and [`evidence`] write down what a run leaves, which [`checker`] judges and [`verdict`] waits for; [`load`] asks for
+//! orders, [`outage`] cuts links, [`matrix`] and [`chaos`] are the long runs. The tests are in `tests/`; none of them calls into a service.
 
 pub mod chaos;
 pub mod check;
@@ -13,6 +13,7 @@ pub mod desk;
 pub mod evidence;
 mod ground;
 pub mod history;
+pub mod load;
 pub mod matrix;
 pub mod outage;
 mod process;

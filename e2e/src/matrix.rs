@@ -6,7 +6,6 @@
 //! checker. What a boundary is, is [`engine::failpoint`]'s; only the test build has any.
 
 mod lane;
-mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,11 +17,11 @@ use tokio::sync::Mutex;
 use crate::desk;
 use crate::evidence::{self, Expects, Run};
 use crate::history::History;
+use crate::load::Load;
 use crate::stack::{Options, Stack};
 use crate::verdict;
 
 use lane::Lane;
-use load::Load;
 
 /// What happens at a boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use tokio::sync::Mutex;
 
-use super::load::BROKEN;
 use super::{Action, INSTANCES};
 use crate::client::{Client, eventually};
 use crate::desk;
 use crate::history::History;
+use crate::load::BROKEN;
 use crate::stack::Stack;
 use crate::verdict;
 

@@ -1,4 +1,6 @@
-//! The load under a crash matrix: orders that reach every boundary, asked for until they are taken.
+//! The load of the crash matrix and of accidents: orders of every kind, asked for until they are taken.
+//!
+//! The chaos run has a load of its own, by the plan of its seed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,10 +23,11 @@ const EVERY: Duration = Duration::from_millis(2_500);
 const PATIENCE: Duration = Duration::from_secs(4);
 const AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// Every so-many-th order ID cannot be confirmed while that is broken; its cancellation waits behind the confirmation.
-pub(super) const BROKEN: i64 = 7;
+pub(crate) const BROKEN: i64 = 7;
 
 /// What is asked for.
-pub(super) struct Load {
+#[derive(Debug)]
+pub struct Load {
     history: Arc<History>,
     customers: Vec<Client>,
     orders: String,
@@ -34,9 +37,12 @@ pub(super) struct Load {
 
 impl Load {
     /// A product with enough stock, and customers, of whom some can be written to.
-    pub(super) async fn open(stack: &Stack, history: Arc<History>) -> anyhow::Result<Arc<Self>> {
+    ///
+    /// # Errors
+    /// When a service refuses.
+    pub async fn open(stack: &Stack, history: Arc<History>) -> anyhow::Result<Arc<Self>> {
         let product = stocked_product(stack, 100, 1_000_000).await?;
-        let customers = (0..CUSTOMERS).map(|number| Client::customer(stack, &format!("matrix-{number}")));
+        let customers = (0..CUSTOMERS).map(|number| Client::customer(stack, &format!("load-{number}")));
         let customers: Vec<Client> = customers.collect::<Result<_, _>>()?;
         for customer in &customers[..CUSTOMERS / 2] {
             let url = format!("{}/v1/contacts/{}", stack.http("notify-svc", 0), customer.sub());
@@ -50,12 +56,21 @@ impl Load {
     }
 
     /// Nobody comes any more.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
 
+    /// The product that all orders are about.
+    #[must_use]
+    pub fn product(&self) -> &str {
+        &self.product
+    }
+
     /// Places orders until it is ended, and waits until the last of them is taken.
-    pub(super) async fn run(self: Arc<Self>) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When a request is refused for what it asks.
+    pub async fn run(self: Arc<Self>) -> anyhow::Result<()> {
         let (mut clients, mut ticks) = (JoinSet::new(), tokio::time::interval(EVERY));
         for number in 0.. {
             ticks.tick().await;

@@ -1,0 +1,223 @@
+//! What happens to a shop's servers without malice, under load: a database comes back as it was some time ago, all databases
+//! are gone, the process that holds the hottest row stands still, somebody else holds it. Each ends in the checker's verdict.
+//!
+//! 10 s each; 60 s and 30 s with `cargo verify --full`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use e2e::client::{Client, eventually};
+use e2e::evidence::{Expects, Run};
+use e2e::history::History;
+use e2e::load::Load;
+use e2e::stack::{Options, SERVICES, Stack};
+use e2e::{desk, verdict};
+use nix::sys::signal::Signal;
+use reqwest::Method;
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::task::JoinHandle;
+
+const INSTANCES: usize = 2;
+const SOON: Duration = Duration::from_secs(60);
+/// A session, the time-out of an idle transaction, and some room.
+const OTHERS_WAIT: Duration = Duration::from_secs(15);
+
+fn lasts(full: u64) -> Duration {
+    let full_run = std::env::var_os("ORDERLOG_TEST_FULL").is_some();
+    Duration::from_secs(if full_run { full } else { 10 })
+}
+
+/// A stack under load.
+struct Shop {
+    stack: Stack,
+    history: Arc<History>,
+    folder: PathBuf,
+    load: Arc<Load>,
+    traffic: JoinHandle<anyhow::Result<()>>,
+    started_at: i64,
+}
+
+impl Shop {
+    async fn open() -> anyhow::Result<Self> {
+        let options = Options { instances: INSTANCES, pay_within: "30s", timer_grace: "2s", ..Options::default() };
+        let stack = Stack::start(&options).await?;
+        let folder = verdict::folder(&stack);
+        let history = Arc::new(History::open(&folder)?);
+        let started_at = history.now();
+        let load = Load::open(&stack, Arc::clone(&history)).await?;
+        let traffic = tokio::spawn(Arc::clone(&load).run());
+        Ok(Self { stack, history, folder, load, traffic, started_at })
+    }
+
+    fn note(&self, kind: &str, target: &str) -> anyhow::Result<()> {
+        verdict::fault(&self.folder, &self.history, kind, target)
+    }
+
+    /// Connects to the server, not to a service's database; with the name of that.
+    async fn admin(&self, service: &str) -> anyhow::Result<(PgConnection, String)> {
+        let (server, name) = self.stack.databases[service].rsplit_once('/').context("a URL ends in a name")?;
+        Ok((PgConnection::connect(&format!("{server}/postgres")).await?, name.to_owned()))
+    }
+
+    /// How many orders are confirmed by now.
+    async fn confirmed(&self) -> anyhow::Result<i64> {
+        let mut database = PgConnection::connect(&self.stack.databases["order-svc"]).await?;
+        let sql = "SELECT count(*) FROM projection.orders WHERE status = 'CONFIRMED'";
+        let (count,): (i64,) = sqlx::query_as(sql).fetch_one(&mut database).await?;
+        Ok(count)
+    }
+
+    async fn goes_on(&self, within: Duration) -> anyhow::Result<()> {
+        let before = self.confirmed().await?;
+        eventually("orders are confirmed", within, async || {
+            let now = self.confirmed().await?;
+            Ok(if now > before + 5 { Ok(()) } else { Err(format!("{now} confirmed, as {before} were before")) })
+        })
+        .await
+    }
+
+    async fn rebuild(&mut self, service: &str) -> anyhow::Result<()> {
+        let mut command = self.stack.orderctl_command(&["rebuild", service])?;
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (0..INSTANCES).try_for_each(|number| self.stack.restart(service, number))
+    }
+
+    /// The load ends, everything comes to its end, and the checker judges.
+    async fn close(mut self, faults: &[(&str, u64)], ok_during_percent: u64) -> anyhow::Result<()> {
+        let healed_at = self.history.now();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        self.load.end();
+        self.traffic.await??;
+        self.stack.wait_until_ready().await?;
+        let minimums = |all: &[(&str, u64)]| all.iter().map(|(name, least)| ((*name).to_owned(), *least)).collect();
+        let expects = Expects {
+            faults: minimums(faults),
+            statuses: minimums(&[("CONFIRMED", 20), ("CANCELLED", 3)]),
+            ok_before_percent: Some(40),
+            ok_during_percent: Some(ok_during_percent),
+            ..Expects::default()
+        };
+        let run = Run {
+            started_at: self.started_at,
+            loaded_until: Some(self.history.now()),
+            healed_at: Some(healed_at),
+            whole_history: true,
+            expects,
+            ..Run::default()
+        };
+        let judged = async {
+            verdict::valid(&self.stack, &self.folder, &run).await?;
+            for service in SERVICES {
+                ensure!(desk::is_empty(&self.stack, service)?, "something is held or dead in {service}");
+            }
+            Ok(())
+        };
+        let judged: anyhow::Result<()> = judged.await;
+        judged.map_err(|error| error.context(format!("logs: {}", self.stack.keep_logs().display())))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_dump_that_is_restored_is_refused_until_it_is_rebuilt() -> anyhow::Result<()> {
+    let mut shop = Shop::open().await?;
+    let service = "inventory-svc";
+    shop.goes_on(SOON).await?;
+    let (mut admin, name) = shop.admin(service).await?;
+    let apart = format!(
+        "ALTER DATABASE {name} ALLOW_CONNECTIONS false;
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    );
+    // A template must have no connections; for a moment that is an outage too.
+    for sql in [
+        apart.clone(),
+        format!("CREATE DATABASE {name}_dump TEMPLATE {name}"),
+        format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"),
+    ] {
+        admin.execute(sqlx::AssertSqlSafe(sql)).await?;
+    }
+    tokio::time::sleep(lasts(60)).await;
+    shop.goes_on(SOON).await?;
+    shop.note("restore", service)?;
+    for sql in [
+        apart,
+        format!("DROP DATABASE {name}"),
+        format!("ALTER DATABASE {name}_dump RENAME TO {name}"),
+    ] {
+        admin.execute(sqlx::AssertSqlSafe(sql)).await?;
+    }
+    let operator = Client::operator(&shop.stack)?;
+    eventually("both processors refuse the older database", SOON, async || {
+        let mut refused = 0;
+        for number in 0..INSTANCES {
+            let answer = operator.get(&format!("{}/admin/processors", shop.stack.admin(service, number))).await?;
+            let said = answer.body.to_string();
+            refused += said.matches("orderctl rebuild inventory-svc").count();
+        }
+        Ok(if refused >= 2 { Ok(()) } else { Err(format!("{refused} refused")) })
+    })
+    .await?;
+    shop.stack.stop_service(service)?;
+    shop.rebuild(service).await?;
+    shop.goes_on(SOON).await?;
+    shop.close(&[("restore", 1)], 5).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_databases_may_be_lost() -> anyhow::Result<()> {
+    let mut shop = Shop::open().await?;
+    tokio::time::sleep(lasts(60)).await;
+    shop.goes_on(SOON).await?;
+    for service in SERVICES {
+        shop.note("lost", service)?;
+        for number in 0..INSTANCES {
+            shop.stack.kill(service, number)?;
+        }
+        let (mut admin, name) = shop.admin(service).await?;
+        admin.execute(sqlx::AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await?;
+    }
+    for service in SERVICES {
+        shop.rebuild(service).await?;
+    }
+    shop.goes_on(SOON).await?;
+    shop.close(&[("lost", 4)], 0).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_holder_of_the_hottest_row_may_stand_still() -> anyhow::Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.goes_on(SOON).await?;
+    let operator = Client::operator(&shop.stack)?;
+    let url = format!("{}/admin/failpoints/C4", shop.stack.admin("inventory-svc", 1));
+    shop.note("stop", "inventory-svc")?;
+    let armed = operator.request(Method::PUT, &url).body("1*return(stop)->off").send().await?;
+    ensure!(armed.status().is_success(), "only a test build can be armed: {armed:?}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // It holds the rows of its batch and its partitions; the other instance takes both over.
+    shop.goes_on(OTHERS_WAIT).await?;
+    tokio::time::sleep(lasts(30)).await;
+    shop.goes_on(OTHERS_WAIT).await?;
+    shop.stack.signal("inventory-svc", 1, Signal::SIGCONT)?;
+    shop.goes_on(OTHERS_WAIT).await?;
+    shop.close(&[("stop", 1)], 20).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_else_may_hold_the_hottest_row() -> anyhow::Result<()> {
+    let shop = Shop::open().await?;
+    shop.goes_on(SOON).await?;
+    let mut stranger = PgConnection::connect(&shop.stack.databases["inventory-svc"]).await?;
+    shop.note("lock", "inventory-svc")?;
+    let mut held = stranger.begin().await?;
+    let product: i64 = shop.load.product().parse()?;
+    sqlx::query("SELECT 1 FROM projection.products WHERE product_id = $1 FOR UPDATE")
+        .bind(product)
+        .execute(&mut *held)
+        .await?;
+    tokio::time::sleep(lasts(30)).await;
+    held.rollback().await?;
+    shop.goes_on(Duration::from_secs(5)).await?;
+    shop.close(&[("lock", 1)], 20).await
+}
