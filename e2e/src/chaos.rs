@@ -60,8 +60,8 @@ const SURE_TO_BE_FELT: [&str; 5] = ["kill", "stop", "broker_kill", "postgres_qui
 /// What the checker counts in the evidence of every long run.
 const COUNTED: [&str; 3] = ["repeats", "dead", "timers"];
 
-/// So many messages a process has under way at most. Those are sent again when their processor changes hands, and nearly every
-/// fault makes one do so.
+/// So many messages a process has under way at most. Those are sent again when it dies, loses its database or is fenced, and
+/// nearly every fault makes one do so.
 const CALLS_UNDER_WAY: usize = 64;
 
 /// What a run is.

@@ -12,23 +12,23 @@ use crate::client::eventually;
 use crate::stack::Stack;
 
 const WITHIN: Duration = Duration::from_secs(90);
-const MENDED: &str = "DROP TRIGGER never_confirmed ON projection.orders; DROP FUNCTION never_confirmed();";
+const MENDED: &str = "DROP TRIGGER refused ON projection.orders; DROP FUNCTION refused();";
 
-/// From now on Postgres refuses to confirm every so-many-th order.
+/// From now on Postgres refuses this status of every so-many-th order.
 ///
 /// # Errors
 /// When the database does not answer, or refuses already.
-pub async fn refuse_confirmations(database_url: &str, every: i64) -> anyhow::Result<()> {
+pub async fn refuse(database_url: &str, status: &str, every: i64) -> anyhow::Result<()> {
     let mistake = format!(
-        "CREATE FUNCTION never_confirmed() RETURNS trigger LANGUAGE plpgsql AS $$
+        "CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN
-             IF NEW.status = 'CONFIRMED' AND NEW.order_id % {every} = 0 THEN
+             IF NEW.status = '{status}' AND NEW.order_id % {every} = 0 THEN
                  RAISE EXCEPTION 'never' USING ERRCODE = '23514';
              END IF;
              RETURN NEW;
          END $$;
-         CREATE TRIGGER never_confirmed BEFORE INSERT OR UPDATE ON projection.orders FOR EACH ROW
-         EXECUTE FUNCTION never_confirmed();"
+         CREATE TRIGGER refused BEFORE INSERT OR UPDATE ON projection.orders FOR EACH ROW
+         EXECUTE FUNCTION refused();"
     );
     execute(database_url, mistake).await
 }
@@ -37,7 +37,7 @@ pub async fn refuse_confirmations(database_url: &str, every: i64) -> anyhow::Res
 ///
 /// # Errors
 /// When the database does not answer, or does not refuse.
-pub async fn confirm_again(database_url: &str) -> anyhow::Result<()> {
+pub async fn accept_again(database_url: &str) -> anyhow::Result<()> {
     execute(database_url, MENDED.to_owned()).await
 }
 

@@ -95,10 +95,9 @@ async fn all(stack: &Arc<Mutex<Stack>>, action: Action, hit: impl Fn(&str) -> u6
         failpoints: labels.iter().map(|label| ((*label).to_owned(), 1)).collect(),
         statuses: [("CONFIRMED".to_owned(), 20), ("CANCELLED".to_owned(), 3)].into(),
         counters: [("held_released".to_owned(), 1)].into(),
-        // Two instances of one address: while it is dead or stands still, nobody is served.
+        // Two instances of one address: while it is dead or stands still, nobody is served. A fault is there at once.
         ok_during_percent: Some(5),
-        // A fault is there at once, and a cancellation that comes too late is none that is ok.
-        ok_before_percent: Some(40),
+        ok_before_percent: Some(5),
         ..Expects::default()
     };
     let run = Run {

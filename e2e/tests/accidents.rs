@@ -41,7 +41,7 @@ struct Shop {
 
 impl Shop {
     async fn open() -> anyhow::Result<Self> {
-        let options = Options { instances: INSTANCES, pay_within: "30s", timer_grace: "2s", ..Options::default() };
+        let options = Options { instances: INSTANCES, pay_within: "20s", timer_grace: "2s", ..Options::default() };
         let stack = Stack::start(&options).await?;
         let folder = verdict::folder(&stack);
         let history = Arc::new(History::open(&folder)?);
@@ -141,11 +141,7 @@ async fn an_older_dump_that_is_restored_is_refused_until_it_is_rebuilt() -> anyh
     tokio::time::sleep(lasts(60)).await;
     shop.goes_on(SOON).await?;
     shop.note("restore", service)?;
-    for sql in [
-        apart,
-        format!("DROP DATABASE {name}"),
-        format!("ALTER DATABASE {name}_dump RENAME TO {name}"),
-    ] {
+    for sql in [apart, format!("DROP DATABASE {name}"), format!("ALTER DATABASE {name}_dump RENAME TO {name}")] {
         admin.execute(sqlx::AssertSqlSafe(sql)).await?;
     }
     let operator = Client::operator(&shop.stack)?;

@@ -1,6 +1,6 @@
 //! Traffic while services are killed, stopped and woken: the end is the same as without.
 //!
-//! The systematic crash matrix and the chaos run are a later chapter; this is the smoke test of the same promise.
+//! The crash matrix and the chaos run are the systematic ones; this is the smoke test of the same promise.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -156,7 +156,7 @@ async fn run_with_held_records(stack: &mut Stack) -> anyhow::Result<()> {
     let started_at = history.now();
     verdict::audit(stack).await?;
     let product = stocked_product(stack, 100, 10_000).await?;
-    desk::refuse_confirmations(&database, 7).await?;
+    desk::refuse(&database, "CONFIRMED", 7).await?;
     let mut placing = traffic(stack, &history, &product, ORDERS).await?;
     // Both instances in turns: what one has held, the other tries again.
     for round in 0..6 {
@@ -175,7 +175,7 @@ async fn run_with_held_records(stack: &mut Stack) -> anyhow::Result<()> {
         Ok(if desk::is_empty(stack, "order-svc")? { Err("nothing is".to_owned()) } else { Ok(()) })
     })
     .await?;
-    desk::confirm_again(&database).await?;
+    desk::accept_again(&database).await?;
     let healed_at = history.now();
     desk::redrive_all(stack, "order-svc").await?;
     let log = check::everything(stack).await?;

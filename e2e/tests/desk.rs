@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use e2e::check;
 use e2e::client::{Client, order, place, stocked_product, wait_for_status};
-use e2e::desk::{ask, confirm_again, dead, refuse_confirmations};
+use e2e::desk::{accept_again, ask, dead, refuse};
 use e2e::stack::{Options, Stack};
 
 /// Bytes that mean nothing, as a stranger might append them.
@@ -29,7 +29,7 @@ async fn run(stack: &mut Stack) -> anyhow::Result<()> {
     let database = stack.databases["order-svc"].clone();
     let customer = Client::customer(stack, "gerd")?;
     let product = stocked_product(stack, 100, 100).await?;
-    refuse_confirmations(&database, 1).await?;
+    refuse(&database, "CONFIRMED", 1).await?;
     let mut paid = Vec::new();
     for _ in 0..5 {
         paid.push(place(stack, &customer, &order(&[(&product, 1)], "pm_ok")).await?);
@@ -66,7 +66,7 @@ async fn run(stack: &mut Stack) -> anyhow::Result<()> {
     let (succeeded, driven) = redrive(&["--ramp"])?;
     ensure!(!succeeded && driven["stopped"] == true && driven["kept"] == 1 && driven["settled"] == 0, "{driven}");
 
-    confirm_again(&database).await?;
+    accept_again(&database).await?;
     let (_, forecast) = redrive(&["--dry-run"])?;
     ensure!(forecast[0]["outcome"] == "orderlog.order.OrderConfirmed", "{forecast}");
     let (succeeded, driven) = redrive(&["--ramp"])?;
@@ -79,9 +79,27 @@ async fn run(stack: &mut Stack) -> anyhow::Result<()> {
         ask(stack, &["dlq", "discard", "order-svc", "--group", poison, "--reason", "a stranger's"])?;
     ensure!(succeeded && driven["settled"] == 1, "{driven}");
     dead(stack, "order-svc", 0).await?;
+    give_up(stack, &customer, &product).await?;
     let (_, held) = ask(stack, &["held"])?;
     ensure!(held.as_array().is_some_and(Vec::is_empty), "{held}");
     check::everything(stack).await?;
+    Ok(())
+}
+
+/// An order that can never be placed is given up: its customer learns that, and what waits behind it is answered.
+async fn give_up(stack: &Stack, customer: &Client, product: &str) -> anyhow::Result<()> {
+    let database = stack.databases["order-svc"].clone();
+    refuse(&database, "PLACED", 1).await?;
+    let id = place(stack, customer, &order(&[(product, 1)], "pm_ok")).await?;
+    dead(stack, "order-svc", 1).await?;
+    let url = format!("{}/v1/orders/{id}", stack.http("order-svc", 0));
+    let waits = customer.get(&url).await?;
+    ensure!(waits.body["status"] == "ACCEPTED", "{waits:?}");
+    accept_again(&database).await?;
+    let (succeeded, driven) = ask(stack, &["dlq", "discard", "order-svc", "--all", "--reason", "gerd called"])?;
+    ensure!(succeeded && driven["settled"] == 1, "{driven}");
+    let rejected = wait_for_status(stack, customer, &id, "REJECTED").await?;
+    ensure!(rejected["reason"] == "DISCARDED", "{rejected}");
     Ok(())
 }
 

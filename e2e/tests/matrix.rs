@@ -1,4 +1,4 @@
-//! The crash matrix. `cargo verify --only long` kills at every boundary the first time it is reached; with `--full` every boundary also
+//! The crash matrix. `cargo verify` kills at every boundary the first time it is reached; with `--full` every boundary also
 //! errs and stands still, the first time and at a later one.
 
 use e2e::matrix::{self, Action};

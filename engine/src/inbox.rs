@@ -103,6 +103,11 @@ impl<S: Service> Inbox<S> {
         self.waiting_since.get_or_insert_with(Instant::now);
     }
 
+    /// True when the next batch consists of held records that are tried again.
+    pub(crate) fn begins_with_a_retry(&self) -> bool {
+        self.ready.front().is_some_and(|item| item.what.is_retry())
+    }
+
     /// Puts an item before all others.
     pub(crate) fn put_first(&mut self, item: Item<S::Input>) {
         self.count_in(&item);

@@ -34,7 +34,7 @@ use crate::status::State;
 use crate::store::{self, OutputState, Owned};
 use crate::storm::Storm;
 use crate::timers::{Clock, Ends, Rests, Timers};
-use crate::turns::Returning;
+use crate::turns::{Returning, Turn};
 
 /// An idle processor forgets acknowledged outbox rows after this.
 const FORGET_AFTER: Duration = Duration::from_millis(500);
@@ -194,7 +194,7 @@ impl<S: Service> Processor<S> {
             let window = self.timers.window(now).filter(|_| takes && !self.inbox.is_blocked());
             let window = window.map(|window| Window { limit: window.limit.min(self.timer_limit), ..window });
             if self.has_work(window, &progress) {
-                let turn = self.shared.turns.take(self.returning.take()).await;
+                let turn = self.turn().await;
                 // What has come while it waited goes along.
                 if takes {
                     self.inbox.judge(self.limit, false).await;
@@ -261,6 +261,15 @@ impl<S: Service> Processor<S> {
         let forgettable = progress.acked_batch > self.forgotten_batch && self.last_commit.elapsed() >= FORGET_AFTER;
         let due = self.inbox.due(self.limit).is_some_and(|due| due <= Instant::now());
         due || window.is_some() || self.calls.must_store() || !self.void_acts.is_empty() || forgettable
+    }
+
+    /// What Postgres is likely to refuse does not go with the batches of others.
+    async fn turn(&mut self) -> Option<Turn<S::Input>> {
+        let returning = self.returning.take();
+        if self.search.is_on() || self.inbox.begins_with_a_retry() {
+            return None;
+        }
+        Some(self.shared.turns.take(returning).await)
     }
 
     fn tell(&self) {

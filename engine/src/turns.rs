@@ -1,7 +1,8 @@
 //! Turns: the processors of a process that have something to do commit it together, in one transaction.
 //!
 //! What a small batch costs is the transaction, not its inputs (ADR 6). So a processor does not begin one by itself: it asks
-//! for a turn, and while a transaction runs, the next one gathers. What that is, is [`crate::batch`]'s.
+//! for a turn, and while a transaction runs, the next one gathers. A transaction that Postgres refuses is lost for all of
+//! them, so those that are likely to be are not shared. What a transaction is, is [`crate::batch`]'s.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -23,6 +24,10 @@ const KEPT_AT_MOST: Duration = Duration::from_secs(60);
 
 /// The next transaction waits at most this long for processors whose batch has just committed, and which may ask again.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// After a record that Postgres refuses more are likely: for this long each processor's batch is a transaction of its own, so
+/// that a refusal costs one of them.
+const APART: Duration = Duration::from_secs(10);
 
 /// What became of a batch; errs with a panic, which is its processor's.
 pub(crate) type Outcome<I> = Result<(Batch<I>, Result<Committed, BatchError>), Box<dyn Any + Send>>;
@@ -95,6 +100,19 @@ impl<I> Turn<I> {
     }
 }
 
+/// Runs a batch that is likely to be refused: at once, beside the turns, with no other.
+pub(crate) async fn alone<S: Service>(
+    shared: &Arc<Shared<S>>,
+    owned: Owned,
+    batch: Batch<S::Input>,
+) -> (Batch<S::Input>, Result<Committed, BatchError>) {
+    let mut outcomes = batch::run(shared, vec![Part { owned, batch }]).await;
+    match outcomes.pop().expect("one part has one outcome") {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
 /// Runs this many transactions at once, until nobody can ask any more.
 pub(crate) fn serve<S: Service>(shared: &Arc<Shared<S>>, asked: &Asked<S::Input>, at_once: usize) {
     for _ in 0..at_once.max(1) {
@@ -107,6 +125,7 @@ async fn work<S: Service>(
     asked: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Ask<S::Input>>>>,
 ) {
     let mut returning = mpsc::channel(1).1;
+    let mut apart_until = clock::instant();
     loop {
         let asks = {
             let mut asked = asked.lock().await;
@@ -131,11 +150,22 @@ async fn work<S: Service>(
             replies.push(reply);
         }
         let Some(shared) = shared.upgrade() else { return };
-        if !parts.is_empty() {
-            let outcomes = batch::run(&shared, parts).await;
-            let (others_wait, all) = mpsc::channel(1);
-            returning = all;
-            for (reply, outcome) in replies.into_iter().zip(outcomes) {
+        if parts.is_empty() {
+            continue;
+        }
+        let (others_wait, all) = mpsc::channel(1);
+        returning = all;
+        let shares: Vec<Vec<Part<S::Input>>> = match clock::instant() < apart_until {
+            true => parts.into_iter().map(|part| vec![part]).collect(),
+            false => vec![parts],
+        };
+        let mut replies = replies.into_iter();
+        for share in shares {
+            for outcome in batch::run(&shared, share).await {
+                if matches!(outcome, Ok((_, Err(BatchError::Fault(_))))) {
+                    apart_until = clock::instant() + APART;
+                }
+                let reply = replies.next().expect("every part has a reply");
                 drop(reply.send((outcome, Returning { _others_wait: others_wait.clone() })));
             }
         }

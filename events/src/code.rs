@@ -114,6 +114,8 @@ codes! {
         /// No line, a line without a positive quantity, or a product twice: the edge refuses these, a record that was
         /// appended past it may still hold them.
         InvalidLines = "INVALID_LINES",
+        /// The command was a dead letter, and an operator gave it up.
+        Discarded = "DISCARDED",
     }
 }
 

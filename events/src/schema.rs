@@ -43,8 +43,8 @@ macro_rules! schemas {
 schemas! {
     "order.commands" / "orderlog.order" { "PlaceOrder" v 1, "CancelOrder" v 1 }
     "order.events" / "orderlog.order" {
-        "OrderPlaced" v 1, "OrderRejected" v 1, "OrderConfirmed" v 1, "OrderCancelled" v 1, "OrderExpired" v 1,
-        "CommandRefused" v 1,
+        "OrderPlaced" v 1, "OrderRejected" v 1, "OrderRejected" v 2, "OrderConfirmed" v 1, "OrderCancelled" v 1,
+        "OrderExpired" v 1, "CommandRefused" v 1,
     }
     "inventory.commands" / "orderlog.inventory" {
         "ListProduct" v 1, "RepriceProduct" v 1, "DelistProduct" v 1, "ReceiveStock" v 1, "AdjustStock" v 1,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use events::code::CancelReason;
+use events::code::{CancelReason, RejectReason};
 use events::id::{OrderId, ProductId};
 use events::inventory::InventoryEvent;
 use events::money::Money;
@@ -18,6 +18,7 @@ use events::record::{CommandRef, Recorded};
 use events::time::Timestamp;
 
 use crate::catalogue::quote;
+pub use crate::refusal::Refusal;
 pub use crate::state::{Order, Rejected, State, Status, Timer};
 
 /// A token of the gateway has at most this many characters, all of them visible ASCII.
@@ -49,56 +50,6 @@ pub enum Input {
     StockRejected(OrderId),
     /// The timer is due.
     PayByPassed(OrderId),
-}
-
-/// Why a command is refused, or why a record cannot be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Nothing was ever placed under this ID.
-    #[error("there is no such order")]
-    UnknownOrder,
-    /// Another command has placed this order already.
-    #[error("the order exists already")]
-    OrderExists,
-    /// The order changed since the caller looked.
-    #[error("the order has version {current}, not {expected}")]
-    VersionMismatch {
-        /// The version that the caller named.
-        expected: i64,
-        /// The version that the order has.
-        current: i64,
-    },
-    /// The order is final.
-    #[error("the order is {}", .0.as_str())]
-    OrderNotPlaced(Status),
-}
-
-impl Refusal {
-    /// The code of [`Self::VersionMismatch`], whatever the versions.
-    pub const VERSION_MISMATCH: &str = "VERSION_MISMATCH";
-
-    /// The reason as `CommandRefused` and problems write it.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::UnknownOrder => "UNKNOWN_ORDER",
-            Self::OrderExists => "ORDER_EXISTS",
-            Self::VersionMismatch { .. } => Self::VERSION_MISMATCH,
-            Self::OrderNotPlaced(_) => "ORDER_NOT_PLACED",
-        }
-    }
-}
-
-impl Refusal {
-    /// True when no state that can follow would take the command: versions only rise, and final is final.
-    #[must_use]
-    pub fn is_for_good(&self) -> bool {
-        match self {
-            Self::OrderNotPlaced(_) | Self::OrderExists => true,
-            Self::VersionMismatch { expected, current } => expected < current,
-            Self::UnknownOrder => false,
-        }
-    }
 }
 
 /// Judges one input. A refused command is an event too: see [`judge`].
@@ -134,15 +85,29 @@ pub fn judge(state: &State, input: &Input) -> Result<Option<OrderEvent>, Refusal
 #[must_use]
 pub fn refused(input: &Input, reason: &str) -> Option<OrderEvent> {
     let (command_type, command) = input.command()?;
-    Some(OrderEvent::from(CommandRefused {
-        order_id: input.order_id(),
+    Some(refusal(input.order_id(), command_type, command, reason))
+}
+
+/// The event that gives a PlaceOrder up: its order never came to be, unless another command has placed it.
+#[must_use]
+pub fn given_up(state: &State, command: &PlaceOrder, reason: &str) -> OrderEvent {
+    match state {
+        State::Unknown => rejected(command, RejectReason::Discarded),
+        _ => refusal(command.order_id, "PlaceOrder", command.command_ref(), reason),
+    }
+}
+
+fn refusal(order_id: OrderId, command_type: &str, command: CommandRef, reason: &str) -> OrderEvent {
+    let CommandRef { command_id, caller, key_hash, fingerprint } = command;
+    OrderEvent::from(CommandRefused {
+        order_id,
         command_type: command_type.to_owned(),
         reason: reason.to_owned(),
-        command_id: command.command_id,
-        caller: command.caller,
-        key_hash: command.key_hash,
-        fingerprint: command.fingerprint,
-    }))
+        command_id,
+        caller,
+        key_hash,
+        fingerprint,
+    })
 }
 
 /// One step of the fold. An event that cannot follow leaves the state as it is: `decide` makes none.
@@ -222,35 +187,41 @@ fn place(
     if *state != State::Unknown {
         return Err(Refusal::OrderExists);
     }
-    let quoted = quote(&command.lines, prices, command.expected_total);
+    let (lines, total) = match quote(&command.lines, prices, command.expected_total) {
+        Ok(quoted) => quoted,
+        Err(reason) => return Ok(rejected(command, reason)),
+    };
+    let PlaceOrder { order_id, customer_id, payment_method, .. } = command.clone();
+    let CommandRef { command_id, caller, key_hash, fingerprint } = command.command_ref();
+    Ok(OrderEvent::from(OrderPlaced {
+        order_id,
+        version: 1,
+        customer_id,
+        lines,
+        total,
+        payment_method,
+        pay_by,
+        command_id,
+        caller,
+        key_hash,
+        fingerprint,
+    }))
+}
+
+fn rejected(command: &PlaceOrder, reason: RejectReason) -> OrderEvent {
     let PlaceOrder { order_id, customer_id, lines, payment_method, .. } = command.clone();
     let CommandRef { command_id, caller, key_hash, fingerprint } = command.command_ref();
-    Ok(match quoted {
-        Ok((lines, total)) => OrderEvent::from(OrderPlaced {
-            order_id,
-            version: 1,
-            customer_id,
-            lines,
-            total,
-            payment_method,
-            pay_by,
-            command_id,
-            caller,
-            key_hash,
-            fingerprint,
-        }),
-        Err(reason) => OrderEvent::from(OrderRejected {
-            order_id,
-            version: 1,
-            customer_id,
-            lines,
-            payment_method,
-            reason,
-            command_id,
-            caller,
-            key_hash,
-            fingerprint,
-        }),
+    OrderEvent::from(OrderRejected {
+        order_id,
+        version: 1,
+        customer_id,
+        lines,
+        payment_method,
+        reason,
+        command_id,
+        caller,
+        key_hash,
+        fingerprint,
     })
 }
 

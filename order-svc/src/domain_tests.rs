@@ -14,7 +14,7 @@ use events::order::{
 use events::record::{Recorded, SetBy};
 use events::time::Timestamp;
 
-use crate::domain::{Input, Refusal, State, Status, Timer, decide, evolve, flaw, judge};
+use crate::domain::{Input, Refusal, State, Status, Timer, decide, evolve, flaw, given_up, judge};
 
 pub(crate) const ORDER: OrderId = OrderId(7);
 const APPLE: ProductId = ProductId(1);
@@ -179,6 +179,21 @@ fn an_order_at_another_total_is_rejected() {
     let then = decide(&State::Unknown, &Input::Place { command, prices, pay_by });
     let Ok(Some(OrderEvent::OrderRejected(rejected))) = then else { panic!("{then:?}") };
     assert_eq!(rejected.reason, RejectReason::PriceChanged);
+}
+
+#[test]
+fn an_order_that_an_operator_gives_up_is_rejected_unless_it_exists() {
+    let Input::Place { command, .. } = place(1) else { unreachable!("it places") };
+    let then = given_up(&State::Unknown, &command, "DISCARDED");
+    let OrderEvent::OrderRejected(rejected) = &then else { panic!("{then:?}") };
+    assert_eq!((rejected.reason, rejected.version, rejected.command_id), (RejectReason::Discarded, 1, CommandId(1)));
+    let state = evolve(State::Unknown, &recorded(then, 1));
+    assert_eq!(state.status(), Some(Status::Rejected));
+    assert_eq!(decide(&state, &cancel(2)), Err(Refusal::OrderNotPlaced(Status::Rejected)), "what waited behind it");
+
+    let then = given_up(&given(&[place(1)]), &command, "DISCARDED");
+    let OrderEvent::CommandRefused(refused) = &then else { panic!("{then:?}") };
+    assert_eq!((refused.reason.as_str(), refused.command_type.as_str()), ("DISCARDED", "PlaceOrder"));
 }
 
 #[test]

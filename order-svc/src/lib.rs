@@ -13,6 +13,7 @@ pub mod http;
 mod http_bodies;
 mod http_commands;
 pub mod processor;
+mod refusal;
 mod row;
 pub mod state;
 pub mod store;

@@ -181,16 +181,13 @@ impl Service for Orders {
         judged.map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
     }
 
-    fn refuse(&self, _states: &States, input: &Input, reason: &str) -> Option<OrderEvent> {
+    fn refuse(&self, states: &States, input: &Input, reason: &str) -> Option<OrderEvent> {
         match input {
             Input::Order(input) => domain::refused(input, reason),
             // An order that was accepted must come to an end of its own.
-            Input::Place(_) | Input::Fact(_) => None,
+            Input::Place(command) => Some(domain::given_up(states.order(command.order_id), command, reason)),
+            Input::Fact(_) => None,
         }
-    }
-
-    fn may_be_discarded(&self, type_name: &str) -> bool {
-        type_name != PlaceOrder::TYPE
     }
 
     fn evolve(&self, states: &mut States, event: &Recorded<OrderEvent>) {

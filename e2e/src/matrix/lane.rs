@@ -43,7 +43,7 @@ impl Lane {
                 match *label {
                     "B1" | "B2" | "B3" => self.rebuild(label).await,
                     "D1" => {
-                        desk::refuse_confirmations(&self.database().await, BROKEN).await?;
+                        desk::refuse(&self.database().await, "CONFIRMED", BROKEN).await?;
                         self.step(label, *hit).await
                     }
                     "D3" => self.mended(label, *hit).await,
@@ -165,7 +165,7 @@ impl Lane {
 
     /// The cause is mended; the first of the held records of a key is applied, and something happens before those behind it.
     async fn mended(&self, label: &str, hit: u64) -> anyhow::Result<()> {
-        desk::confirm_again(&self.database().await).await?;
+        desk::accept_again(&self.database().await).await?;
         let redriving = async {
             loop {
                 self.orderctl(&["dlq", "redrive", self.service, "--all", "--reason", "mended"], "").await?;

@@ -15,7 +15,7 @@ use crate::mutant;
 use crate::outbox::{self, Progress};
 use crate::service::{Service, Window};
 use crate::timers::Clock;
-use crate::turns::Turn;
+use crate::turns::{self, Turn};
 
 /// A commit that this owner does not take in: the next one reads it.
 fn forgotten(error: Injected) -> Ended {
@@ -64,16 +64,23 @@ impl<S: Service> Processor<S> {
         }
     }
 
+    /// Without a turn it is a transaction of its own, beside those of the other processors.
     pub(super) async fn commit(
         &mut self,
         window: Option<Window>,
         progress: &Progress,
-        turn: Turn<S::Input>,
+        turn: Option<Turn<S::Input>>,
     ) -> Result<(), Ended> {
         let batch = self.gather(window, progress);
         let started = Instant::now();
-        let (batch, result, returning) = turn.run(self.owned, batch).await;
-        self.returning = Some(returning);
+        let (batch, result) = match turn {
+            Some(turn) => {
+                let (batch, result, returning) = turn.run(self.owned, batch).await;
+                self.returning = Some(returning);
+                (batch, result)
+            }
+            None => turns::alone(&self.shared, self.owned, batch).await,
+        };
         match result {
             Ok(committed) => {
                 reach("C6").await.map_err(forgotten)?;

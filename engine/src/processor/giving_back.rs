@@ -26,7 +26,7 @@ impl<S: Service> Processor<S> {
         while !self.inbox.is_empty() || self.calls.must_store() {
             let before = self.owned.batch;
             let progress = self.publisher.progress.borrow_and_update().clone();
-            let turn = self.shared.turns.take(self.returning.take()).await;
+            let turn = self.turn().await;
             // Whatever keeps this batch from its commit: the successor asks again.
             if self.commit(None, &progress, turn).await.is_err() || self.owned.batch == before {
                 return;

@@ -26,7 +26,7 @@ const OUTSIDE: &str = "e2e";
 /// Its test of the tree, which needs no servers.
 const TIDY: &str = "tidy";
 /// Its runs that are too long for every day, or too much at the mercy of a busy machine.
-const LONG: [&str; 3] = ["chaos", "matrix", "outages"];
+const LONG: [&str; 3] = ["accidents", "chaos", "outages"];
 
 /// The layers that the options ask for.
 pub(crate) fn chosen(options: &Verify) -> Vec<Layer> {
