@@ -148,6 +148,17 @@ impl Cuttable {
         Ok(epochs)
     }
 
+    /// Notices that are to be sent by now and are not; what is planned for later does not count.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn due_notices(&self) -> anyhow::Result<i64> {
+        let mut conn = PgConnection::connect(&self.stack.databases["notify-svc"]).await?;
+        let sql = "SELECT count(*) FROM projection.notices
+                   WHERE (email = 'PENDING' OR sms = 'PENDING') AND (due_at IS NULL OR due_at <= now())";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut conn).await?)
+    }
+
     /// That no record is held or dead anywhere, and no effect has used an attempt up.
     ///
     /// # Errors
