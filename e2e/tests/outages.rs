@@ -1,6 +1,6 @@
 //! Servers go away under load and come back: nothing fails for it, and all goes on at once (DESIGN §5, dependency is down).
 //!
-//! 8 s each in `cargo verify`, 60 s with `--full`; a broker that really ends is in the chaos run.
+//! 8 s each in `cargo verify --only long`, 60 s with `--full`; a broker that really ends is in the chaos run.
 
 use std::time::{Duration, Instant};
 
