@@ -99,7 +99,7 @@ impl Engine {
             instance: parts.settings.instance.clone(),
             service: parts.service,
             kafka: parts.kafka,
-            connections: Connections::new(parts.pool.clone()),
+            connections: Connections::new(parts.pool.clone(), parts.settings.transactions_at_once.max(1)),
             turns,
             pool: parts.pool,
             codec: parts.codec,

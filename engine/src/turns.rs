@@ -173,10 +173,11 @@ async fn work<S: Service>(
 }
 
 /// Connections on which the last thing that happened was a COMMIT: the next batch need not ask whether they are clean.
-/// They are missing in the pool, so only transactions keep any, of which few run at once.
+/// They are missing in the pool, so no more are kept than turns run at once, whatever runs beside them.
 #[derive(Debug)]
 pub(crate) struct Connections {
     pool: PgPool,
+    most: usize,
     kept: Mutex<Vec<Kept>>,
 }
 
@@ -188,8 +189,8 @@ pub(crate) struct Kept {
 }
 
 impl Connections {
-    pub(crate) fn new(pool: PgPool) -> Self {
-        Self { pool, kept: Mutex::default() }
+    pub(crate) fn new(pool: PgPool, most: usize) -> Self {
+        Self { pool, most, kept: Mutex::default() }
     }
 
     /// The connection of an earlier batch, or one of the pool.
@@ -203,6 +204,9 @@ impl Connections {
 
     /// Keeps a connection for the next batch. One on which anything failed must not be kept.
     pub(crate) fn keep(&self, connection: Kept) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < self.most {
+            kept.push(connection);
+        }
     }
 }
