@@ -251,8 +251,9 @@ pub trait Service: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Option<Self::Event>, Failure>;
 
-    /// The event that refuses a command which an operator discards. `None` for an input that is no command.
-    fn refuse(&self, states: &Self::States, input: &Self::Input, reason: &str) -> Option<Self::Event>;
+    /// The event that refuses, for this reason, a command which an operator discards; that one's `sub` is the last argument.
+    /// `None` for an input that is no command.
+    fn refuse(&self, states: &Self::States, input: &Self::Input, reason: &str, operator: &str) -> Option<Self::Event>;
 
     /// False for types whose records may only be redriven: what they say cannot be unsaid.
     fn may_be_discarded(&self, _type_name: &str) -> bool {

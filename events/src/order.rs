@@ -150,6 +150,9 @@ record! {
         key_hash: Option<String>,
         /// SHA-256 of the canonical body, lower-case hex.
         fingerprint: Option<String>,
+        /// The operator's `sub`, for [`RejectReason::Discarded`] only; new in version 2.
+        #[serde(default)]
+        discarded_by: Option<String>,
     }
 }
 

@@ -160,7 +160,7 @@ impl Service for Inventory {
             .map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
     }
 
-    fn refuse(&self, _states: &States, input: &Input, reason: &str) -> Option<InventoryEvent> {
+    fn refuse(&self, _states: &States, input: &Input, reason: &str, _operator: &str) -> Option<InventoryEvent> {
         domain::refused(input, reason)
     }
 

@@ -200,7 +200,7 @@ impl Service for Notices {
         decided.map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
     }
 
-    fn refuse(&self, _states: &States, _input: &Input, _reason: &str) -> Option<NotificationEvent> {
+    fn refuse(&self, _states: &States, _input: &Input, _reason: &str, _operator: &str) -> Option<NotificationEvent> {
         None
     }
 

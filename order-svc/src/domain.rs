@@ -90,9 +90,9 @@ pub fn refused(input: &Input, reason: &str) -> Option<OrderEvent> {
 
 /// The event that gives a PlaceOrder up: its order never came to be, unless another command has placed it.
 #[must_use]
-pub fn given_up(state: &State, command: &PlaceOrder, reason: &str) -> OrderEvent {
+pub fn given_up(state: &State, command: &PlaceOrder, reason: &str, operator: &str) -> OrderEvent {
     match state {
-        State::Unknown => rejected(command, RejectReason::Discarded),
+        State::Unknown => rejected(command, RejectReason::Discarded, Some(operator.to_owned())),
         _ => refusal(command.order_id, "PlaceOrder", command.command_ref(), reason),
     }
 }
@@ -189,7 +189,7 @@ fn place(
     }
     let (lines, total) = match quote(&command.lines, prices, command.expected_total) {
         Ok(quoted) => quoted,
-        Err(reason) => return Ok(rejected(command, reason)),
+        Err(reason) => return Ok(rejected(command, reason, None)),
     };
     let PlaceOrder { order_id, customer_id, payment_method, .. } = command.clone();
     let CommandRef { command_id, caller, key_hash, fingerprint } = command.command_ref();
@@ -208,7 +208,7 @@ fn place(
     }))
 }
 
-fn rejected(command: &PlaceOrder, reason: RejectReason) -> OrderEvent {
+fn rejected(command: &PlaceOrder, reason: RejectReason, discarded_by: Option<String>) -> OrderEvent {
     let PlaceOrder { order_id, customer_id, lines, payment_method, .. } = command.clone();
     let CommandRef { command_id, caller, key_hash, fingerprint } = command.command_ref();
     OrderEvent::from(OrderRejected {
@@ -222,6 +222,7 @@ fn rejected(command: &PlaceOrder, reason: RejectReason) -> OrderEvent {
         caller,
         key_hash,
         fingerprint,
+        discarded_by,
     })
 }
 

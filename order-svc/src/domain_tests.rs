@@ -168,6 +168,7 @@ fn an_order_of_an_unknown_product_is_rejected_with_its_lines() {
         caller: Some("c-1".to_owned()),
         key_hash: Some("aa".to_owned()),
         fingerprint: Some("bb".to_owned()),
+        discarded_by: None,
     });
     assert_eq!(decide(&State::Unknown, &input), Ok(Some(then)));
 }
@@ -184,14 +185,15 @@ fn an_order_at_another_total_is_rejected() {
 #[test]
 fn an_order_that_an_operator_gives_up_is_rejected_unless_it_exists() {
     let Input::Place { command, .. } = place(1) else { unreachable!("it places") };
-    let then = given_up(&State::Unknown, &command, "DISCARDED");
+    let then = given_up(&State::Unknown, &command, "DISCARDED", "gerd");
     let OrderEvent::OrderRejected(rejected) = &then else { panic!("{then:?}") };
     assert_eq!((rejected.reason, rejected.version, rejected.command_id), (RejectReason::Discarded, 1, CommandId(1)));
+    assert_eq!(rejected.discarded_by.as_deref(), Some("gerd"));
     let state = evolve(State::Unknown, &recorded(then, 1));
     assert_eq!(state.status(), Some(Status::Rejected));
     assert_eq!(decide(&state, &cancel(2)), Err(Refusal::OrderNotPlaced(Status::Rejected)), "what waited behind it");
 
-    let then = given_up(&given(&[place(1)]), &command, "DISCARDED");
+    let then = given_up(&given(&[place(1)]), &command, "DISCARDED", "gerd");
     let OrderEvent::CommandRefused(refused) = &then else { panic!("{then:?}") };
     assert_eq!((refused.reason.as_str(), refused.command_type.as_str()), ("DISCARDED", "PlaceOrder"));
 }

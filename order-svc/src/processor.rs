@@ -181,11 +181,11 @@ impl Service for Orders {
         judged.map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
     }
 
-    fn refuse(&self, states: &States, input: &Input, reason: &str) -> Option<OrderEvent> {
+    fn refuse(&self, states: &States, input: &Input, reason: &str, operator: &str) -> Option<OrderEvent> {
         match input {
             Input::Order(input) => domain::refused(input, reason),
             // An order that was accepted must come to an end of its own.
-            Input::Place(command) => Some(domain::given_up(states.order(command.order_id), command, reason)),
+            Input::Place(command) => Some(domain::given_up(states.order(command.order_id), command, reason, operator)),
             Input::Fact(_) => None,
         }
     }

@@ -201,7 +201,7 @@ impl Service for Payments {
         judged.map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
     }
 
-    fn refuse(&self, _states: &States, input: &Input, reason: &str) -> Option<PaymentEvent> {
+    fn refuse(&self, _states: &States, input: &Input, reason: &str, _operator: &str) -> Option<PaymentEvent> {
         match input {
             Input::Payment(input) => domain::refused(input, reason),
             Input::Reserved { .. } => None,

@@ -117,13 +117,12 @@ impl<S: Service> Decision<'_, S> {
         let Some(place) = self.turn_of(*source, row) else {
             return Ok(());
         };
-        let discards = act.as_ref().is_some_and(|act| act.deed == Deed::Discard);
-        let made = match judged {
-            Ok(Some(input)) if discards && input.command.is_some() => self.refuse(input, act.as_ref(), states)?,
-            _ if discards => Made::Nothing,
-            Err(flaw) => Made::Flawed(flaw.clone()),
-            Ok(None) => Made::Nothing,
-            Ok(Some(input)) => {
+        let discards = act.as_ref().filter(|act| act.deed == Deed::Discard);
+        let made = match (judged, discards) {
+            (Ok(Some(input)), Some(act)) if input.command.is_some() => self.refuse(input, act, states)?,
+            (_, Some(_)) | (Ok(None), None) => Made::Nothing,
+            (Err(flaw), None) => Made::Flawed(flaw.clone()),
+            (Ok(Some(input)), None) => {
                 if self.shared.is_read_model(source.0) {
                     self.shared.service.observe(states, &input.input);
                 }
@@ -160,18 +159,13 @@ impl<S: Service> Decision<'_, S> {
     }
 
     /// A command that an operator discards is refused; one that was taken before is settled.
-    fn refuse(
-        &mut self,
-        input: &Input<S::Input>,
-        act: Option<&Act>,
-        states: &mut S::States,
-    ) -> Result<Made, BatchError> {
+    fn refuse(&mut self, input: &Input<S::Input>, act: &Act, states: &mut S::States) -> Result<Made, BatchError> {
         let command = input.command.as_ref().expect("only commands are refused");
         if !self.seen.insert(command.command_id) {
             return Ok(Made::Repeat);
         }
-        match self.shared.service.refuse(states, &input.input, DISCARDED) {
-            Some(event) => self.record(event, &Reason::of(input, act), states).map(|()| Made::Event),
+        match self.shared.service.refuse(states, &input.input, DISCARDED, &act.sub) {
+            Some(event) => self.record(event, &Reason::of(input, Some(act)), states).map(|()| Made::Event),
             None => {
                 self.seen.remove(&command.command_id);
                 let message = "this command can only be redriven".to_owned();

@@ -81,6 +81,8 @@ async fn an_owner_that_wakes_commits_nothing_even_before_its_heir_does() {
     let sleeper = Process::armed(&world, "sleeper", &world.database.url, "C1=1*return(stop)->off");
     let key = key_of(0, 0);
     let id = world.command(key, Act::Add(1)).await;
+    // Before that a heir would get its share of the partitions, and might apply the command.
+    eventually(SOON, async || if sleeper.is_stopped() { Ok(()) } else { Err("it goes on") }).await;
     let heir = Process::armed(&world, "heir", &world.database.url, "E3=return(delay:6000)");
     owned_by(&world, "heir").await;
     sleeper.wake();

@@ -56,6 +56,14 @@ impl Process {
         self.signal(Signal::SIGCONT);
     }
 
+    /// True while it is stopped where it is, as SIGSTOP leaves it.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn is_stopped(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        // The name before it is in brackets and may hold anything.
+        status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    }
+
     /// True while it has not ended by itself.
     pub(crate) fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()

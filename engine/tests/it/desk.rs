@@ -102,7 +102,9 @@ async fn what_is_discarded_is_settled_and_a_command_is_refused() {
     assert_eq!(again, [], "what is asked for is not asked for twice");
     done(&desk, &asked, Standing { settled: 2, ..Standing::default() }).await;
     world.applied(key, &[&add("news", behind, 1)]).await;
-    world.applied(commanded, &texts(&[format!("command {command}: DISCARDED"), add("command", after, 2)])).await;
+    world
+        .applied(commanded, &texts(&[format!("command {command}: DISCARDED by olga"), add("command", after, 2)]))
+        .await;
     world.settled().await;
     assert_eq!(signed(&world, RETRY).await, ["RecordSettled olga mended in 1.2"]);
     assert_eq!(signed(&world, EVENTS).await, ["Happened olga mended in 1.2"]);

@@ -234,10 +234,10 @@ impl Service for Toy {
         }
     }
 
-    fn refuse(&self, _states: &States, input: &Input, reason: &str) -> Option<Happened> {
+    fn refuse(&self, _states: &States, input: &Input, reason: &str, operator: &str) -> Option<Happened> {
         let Input::Command(ask) = input else { return None };
         let refused = Some(reason.to_owned());
-        let what = format!("command {}: {reason}", ask.id);
+        let what = format!("command {}: {reason} by {operator}", ask.id);
         Some(Happened {
             kind: HAPPENED.to_owned(),
             key: ask.key,

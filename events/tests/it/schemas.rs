@@ -72,6 +72,27 @@ fn versions_count_from_one_without_a_gap() {
     }
 }
 
+/// The registry would give both one ID, and an older reader could not tell what it lacks.
+#[test]
+fn no_two_versions_differ_in_docs_only() {
+    fn undocumented(mut value: Value) -> Value {
+        match &mut value {
+            Value::Object(object) => {
+                object.remove("doc");
+                object.values_mut().for_each(|inner| *inner = undocumented(inner.take()));
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| *item = undocumented(item.take())),
+            _ => {}
+        }
+        value
+    }
+    let mut found = BTreeMap::new();
+    for def in SCHEMAS {
+        let twin = found.insert((def.subject(), undocumented(parse(def)).to_string()), def.version);
+        assert_eq!(twin, None, "{} says what an older version says", path_of(def));
+    }
+}
+
 #[test]
 fn names_and_subjects_follow_the_topic() {
     for def in SCHEMAS {

@@ -315,6 +315,7 @@ fn events_that_never_concern_the_stock_are_passed_over() {
         caller: None,
         key_hash: None,
         fingerprint: None,
+        discarded_by: None,
     });
     let codec = Codec::numbered();
     let decoded = SERVICE.decode(&codec, OrderEvent::TOPIC, &rejected.encode(&codec).unwrap(), NOW);
