@@ -5,6 +5,8 @@
 //! afterwards is the processor's. The transaction lives in a spawned task, which nothing drops half-way (PITFALLS P2.1).
 
 mod fill;
+mod search;
+mod steps;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -25,7 +27,7 @@ use crate::letter::Flaw;
 use crate::mutant;
 use crate::pool::is_record_fault;
 use crate::record::OutRecord;
-use crate::service::{EffectMark, Failure, Service, Window};
+use crate::service::{EffectMark, Service, Window};
 use crate::shared::Shared;
 use crate::store::{OutputState, Owned};
 use crate::storm::Tally;
@@ -92,10 +94,10 @@ pub(crate) enum BatchError {
     Unknown(String),
     /// Nothing was written; the same batch may be tried again.
     Outage(String),
-    /// SQLSTATE 22 or 23: some record of the batch is at fault.
+    /// SQLSTATE 22 or 23: something of the transaction is at fault.
     Fault(sqlx::Error),
-    /// `decide` erred on this answer.
-    Answer(usize, Failure),
+    /// `decide` erred on this answer, or Postgres refuses what it leads to.
+    Answer(usize, Flaw),
     /// `decide` erred on the timer of this key, or Postgres refuses what it leads to.
     Timer(i64, String),
     /// So many records fail that no record is at fault: from this item on nothing is taken in.
@@ -116,9 +118,16 @@ type Filled = Vec<Option<Committed>>;
 
 /// Runs the batches of several processors in one transaction, each fenced by itself, and hands them back in their order.
 ///
-/// If one of them is at fault, each runs again alone, so that a processor's trouble is its own.
+/// If Postgres refuses something, they go again step by step, and what is refused is held. If one of them is at fault in
+/// another way, each runs again alone, so that a processor's trouble is its own.
 pub(crate) async fn run<S: Service>(shared: &Arc<Shared<S>>, parts: Vec<Part<S::Input>>) -> Vec<Outcome<S::Input>> {
-    let (parts, result) = together(shared, parts).await;
+    let is_retry = |part: &Part<S::Input>| part.batch.items.iter().any(|item| item.what.is_retry());
+    let by_steps = shared.refusals.are_likely() || parts.iter().any(is_retry);
+    let (mut parts, mut result) = together(shared, parts, by_steps).await;
+    if !by_steps && matches!(result, Ok(Err(BatchError::Fault(_)))) {
+        shared.refusals.met();
+        (parts, result) = together(shared, parts, true).await;
+    }
     let shared_fate = match result {
         Ok(Ok(committed)) => return hand_back(parts, committed.into_iter().map(|done| done.ok_or(BatchError::Fenced))),
         Ok(Err(BatchError::Outage(reason))) => Some((reason, BatchError::Outage as fn(String) -> BatchError)),
@@ -156,29 +165,20 @@ type Panic = Box<dyn std::any::Any + Send>;
 async fn together<S: Service>(
     shared: &Arc<Shared<S>>,
     parts: Vec<Part<S::Input>>,
+    by_steps: bool,
 ) -> (Vec<Part<S::Input>>, Result<Result<Filled, BatchError>, Panic>) {
     let shared = Arc::clone(shared);
     let task = tokio::spawn(async move {
-        let result = AssertUnwindSafe(attempt(&shared, &parts)).catch_unwind().await;
+        let result = AssertUnwindSafe(attempt(&shared, &parts, by_steps)).catch_unwind().await;
         (parts, result)
     });
     task.await.expect("nothing else in it panics, and nobody ends it")
 }
 
-async fn attempt<S: Service>(shared: &Shared<S>, parts: &[Part<S::Input>]) -> Result<Filled, BatchError> {
-    let mut lone_timer = None;
-    let result = try_once(shared, parts, &mut lone_timer).await;
-    match (result, lone_timer) {
-        (Err(BatchError::Fault(error)), Some(key)) => Err(BatchError::Timer(key, error.to_string())),
-        (result, _) => result,
-    }
-}
-
-/// `lone_timer`: the key of the only input, when that is a timer.
-async fn try_once<S: Service>(
+async fn attempt<S: Service>(
     shared: &Shared<S>,
     parts: &[Part<S::Input>],
-    lone_timer: &mut Option<i64>,
+    by_steps: bool,
 ) -> Result<Filled, BatchError> {
     reach("C1").await.map_err(injected)?;
     if mutant::is("position-outside-the-transaction") {
@@ -192,7 +192,7 @@ async fn try_once<S: Service>(
     let mut kept = shared.connections.get().await.map_err(database)?;
     let mut committing = false;
     let result = tokio::select! {
-        result = transact(shared, parts, &mut kept, lone_timer, &mut committing) => Some(result),
+        result = transact(shared, parts, &mut kept, by_steps, &mut committing) => Some(result),
         () = shared.breakers.postgres.away_for(SILENT_MAX) => None,
     };
     let Some(result) = result else {
@@ -211,11 +211,11 @@ async fn transact<S: Service>(
     shared: &Shared<S>,
     parts: &[Part<S::Input>],
     kept: &mut Kept,
-    lone_timer: &mut Option<i64>,
+    by_steps: bool,
     committing: &mut bool,
 ) -> Result<Filled, BatchError> {
     let mut tx = kept.connection.begin().await.map_err(database)?;
-    let filled = match fill::fill(shared, parts, &mut tx, lone_timer).await {
+    let filled = match fill::fill(shared, parts, &mut tx, by_steps).await {
         Ok(filled) if filled.iter().any(Option::is_some) => filled,
         other => {
             // Explicit, so that a connection never goes back with a transaction open.

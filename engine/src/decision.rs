@@ -13,7 +13,7 @@ use events::record::Recorded;
 use events::time::Timestamp;
 
 use crate::acts::{Act, Deed};
-use crate::batch::{Batch, BatchError};
+use crate::batch::{Batch, BatchError, Part};
 use crate::batch_store::TakenCommand;
 pub(crate) use crate::decision::burying::bury;
 use crate::effects::Dead;
@@ -70,6 +70,50 @@ pub(crate) struct Decided {
     pub(crate) tally: Tally,
 }
 
+impl Decided {
+    /// Nothing yet.
+    pub(crate) fn new<I>(batch: &Batch<I>) -> Self {
+        Self::from(batch.sequences, batch.model, batch.tally, HashMap::new(), Dead::new())
+    }
+
+    fn from(sequences: [i64; 3], model: Place, tally: Tally, queues: HashMap<i64, Vec<Entry>>, dead: Dead) -> Self {
+        Self {
+            records: Vec::new(),
+            taken: Vec::new(),
+            sequences,
+            model,
+            timers_fired: 0,
+            queues,
+            dead,
+            held: Vec::new(),
+            settled: Vec::new(),
+            acts: Vec::new(),
+            put_off: Vec::new(),
+            tally,
+        }
+    }
+
+    /// What a further step of the same batch begins with: it may come to nothing.
+    pub(crate) fn next(&self) -> Self {
+        let (queues, dead) = (self.queues.clone(), self.dead.clone());
+        Self::from(self.sequences, self.model, self.tally, queues, dead)
+    }
+
+    /// Adds what became of that step.
+    pub(crate) fn add(&mut self, next: Self) {
+        let Self { records, taken, sequences, model, timers_fired, queues, dead, held, settled, acts, put_off, tally } =
+            next;
+        self.records.extend(records);
+        self.taken.extend(taken);
+        self.timers_fired += timers_fired;
+        self.held.extend(held);
+        self.settled.extend(settled);
+        self.acts.extend(acts);
+        self.put_off.extend(put_off);
+        (self.sequences, self.model, self.queues, self.dead, self.tally) = (sequences, model, queues, dead, tally);
+    }
+}
+
 /// What came of deciding on a record.
 enum Made {
     Event,
@@ -96,28 +140,16 @@ impl<'a> Reason<'a> {
 }
 
 impl<'a, S: Service> Decision<'a, S> {
+    /// `decided`: what was decided of this part before.
     pub(crate) fn new(
         shared: &'a Shared<S>,
-        owned: Owned,
+        part: &'a Part<S::Input>,
         now: Timestamp,
-        batch: &'a Batch<S::Input>,
+        decided: Decided,
         seen: &'a mut HashSet<CommandId>,
     ) -> Self {
-        let decided = Decided {
-            records: Vec::new(),
-            taken: Vec::new(),
-            sequences: batch.sequences,
-            model: batch.model,
-            timers_fired: 0,
-            queues: HashMap::new(),
-            dead: Dead::new(),
-            held: Vec::new(),
-            settled: Vec::new(),
-            acts: Vec::new(),
-            put_off: Vec::new(),
-            tally: batch.tally,
-        };
-        Self { shared, owned, now, seen, before: &batch.queues, dead: &batch.dead, decided }
+        let Part { owned, batch } = part;
+        Self { shared, owned: *owned, now, seen, before: &batch.queues, dead: &batch.dead, decided }
     }
 
     pub(crate) fn end(self) -> Decided {
@@ -140,7 +172,7 @@ impl<'a, S: Service> Decision<'a, S> {
                     return Ok(());
                 }
                 let decided = self.shared.service.decide(states, input, self.now);
-                let event = decided.map_err(|failure| BatchError::Answer(index, failure))?;
+                let event = decided.map_err(|failure| BatchError::Answer(index, failed(failure)))?;
                 let act = self.done(mark);
                 let discarded = act.as_ref().is_some_and(|act| act.deed == Deed::Discard);
                 let cause = if discarded { Cause::Operator } else { Cause::Effect };
@@ -164,11 +196,23 @@ impl<'a, S: Service> Decision<'a, S> {
                     Made::Flawed(flaw) => self.fail(index, input, &flaw),
                 }
             }
-            What::Refused(input, flaw) => {
+            What::Retry(retry) => self.retry(retry, states),
+        }
+    }
+
+    /// What Postgres refuses of these is no transaction's fault: a record is held, an answer backs off.
+    pub(crate) fn hold(&mut self, index: usize, item: &Item<S::Input>, flaw: &Flaw) -> Result<(), BatchError> {
+        match &item.what {
+            What::Record(input) => {
                 self.decided.tally.took();
                 if self.follows(input)? { Ok(()) } else { self.fail(index, input, flaw) }
             }
-            What::Retry(retry) => self.retry(retry, states),
+            What::Retry(retry) if retry.judged.is_ok() => self.fail_again(retry, flaw),
+            What::Answer(..) => Err(BatchError::Answer(index, flaw.clone())),
+            What::Retry(_) | What::Dead(..) | What::Undecodable(..) | What::Exhausted(..) | What::Passed => {
+                let what = item.what.describe();
+                Err(BatchError::Broken(format!("{what} cannot be kept: Postgres refuses it: {}", flaw.message)))
+            }
         }
     }
 
@@ -197,11 +241,11 @@ impl<'a, S: Service> Decision<'a, S> {
         }
         let event = match self.shared.service.decide(states, &input.input, self.now) {
             Ok(event) => event,
-            Err(Failure { code, message }) => {
+            Err(failure) => {
                 if let Some(command) = &input.command {
                     self.seen.remove(&command.command_id);
                 }
-                return Ok(Made::Flawed(Flaw { class: Class::Failed, code: code.into(), message }));
+                return Ok(Made::Flawed(failed(failure)));
             }
         };
         let reason = Reason::of(input, act);
@@ -290,6 +334,10 @@ impl<'a, S: Service> Decision<'a, S> {
         service.evolve(states, &recorded);
         Ok(())
     }
+}
+
+fn failed(Failure { code, message }: Failure) -> Flaw {
+    Flaw { class: Class::Failed, code: code.into(), message }
 }
 
 /// Never waits: the mark is raised through the pool of which this batch holds a connection.

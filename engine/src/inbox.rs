@@ -103,23 +103,15 @@ impl<S: Service> Inbox<S> {
         self.waiting_since.get_or_insert_with(Instant::now);
     }
 
-    /// True when the next batch consists of held records that are tried again.
-    pub(crate) fn begins_with_a_retry(&self) -> bool {
-        self.ready.front().is_some_and(|item| item.what.is_retry())
-    }
-
     /// Puts an item before all others.
     pub(crate) fn put_first(&mut self, item: Item<S::Input>) {
         self.count_in(&item);
         self.ready.push_front(item);
     }
 
-    /// The next items, at most so many. Held records that are tried again come alone: when Postgres refuses one once more,
-    /// nothing else is done twice for it.
+    /// The next items, at most so many.
     pub(crate) fn take(&mut self, most: usize) -> Vec<Item<S::Input>> {
-        let retries = self.ready.iter().take_while(|item| item.what.is_retry()).count();
-        let count = if retries > 0 { retries } else { self.ready.len() }.min(most);
-        let items: Vec<_> = self.ready.drain(..count).collect();
+        let items: Vec<_> = self.ready.drain(..most.min(self.ready.len())).collect();
         self.ready_bytes -= items.iter().map(|item| item.bytes).sum::<usize>();
         self.pressing -= items.iter().filter(|item| !item.what.is_passed()).count();
         self.waiting_since = (!self.ready.is_empty()).then(Instant::now);

@@ -37,8 +37,6 @@ pub(crate) enum What<I> {
     Dead(Box<Record>, Flaw),
     /// A record that is dead at once, and keeps its key.
     Undecodable(Box<Record>, Flaw),
-    /// A record that Postgres refuses.
-    Refused(Box<Input<I>>, Flaw),
     /// A held record that is tried again.
     Retry(Box<Retry<I>>),
     /// The answer of an effect.
@@ -54,10 +52,6 @@ impl<I> What<I> {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Record(input) => {
-                let at = &input.position;
-                format!("the record at {}/{} offset {}", at.topic, at.partition, at.offset)
-            }
-            Self::Refused(input, _) => {
                 let at = &input.position;
                 format!("the record at {}/{} offset {}", at.topic, at.partition, at.offset)
             }
@@ -97,14 +91,14 @@ impl<I> What<I> {
             Self::Record(record) => Some(&record.input),
             Self::Retry(retry) => retry.judged.as_ref().ok()?.as_ref().map(|input| &input.input),
             Self::Answer(input, _) => Some(input),
-            Self::Dead(..) | Self::Undecodable(..) | Self::Refused(..) | Self::Exhausted(..) | Self::Passed => None,
+            Self::Dead(..) | Self::Undecodable(..) | Self::Exhausted(..) | Self::Passed => None,
         }
     }
 
     /// The key whose queue it may have to wait for, or changes.
     pub(crate) fn key(&self) -> Option<i64> {
         match self {
-            Self::Record(input) | Self::Refused(input, _) => Some(input.key),
+            Self::Record(input) => Some(input.key),
             Self::Undecodable(record, _) => key_number(record),
             Self::Retry(retry) => retry.row.key(),
             Self::Answer(_, mark) => Some(mark.key),
@@ -116,12 +110,7 @@ impl<I> What<I> {
         match self {
             Self::Record(record) => record.command.as_ref(),
             Self::Retry(retry) => retry.judged.as_ref().ok()?.as_ref()?.command.as_ref(),
-            Self::Answer(..)
-            | Self::Dead(..)
-            | Self::Undecodable(..)
-            | Self::Refused(..)
-            | Self::Exhausted(..)
-            | Self::Passed => None,
+            Self::Answer(..) | Self::Dead(..) | Self::Undecodable(..) | Self::Exhausted(..) | Self::Passed => None,
         }
     }
 }

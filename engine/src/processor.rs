@@ -27,7 +27,6 @@ use crate::intake::Place;
 use crate::item::What;
 use crate::outbox::Progress;
 use crate::publisher::Publisher;
-use crate::search::Search;
 use crate::service::{Service, Window};
 use crate::shared::Shared;
 use crate::status::State;
@@ -77,10 +76,6 @@ pub(crate) struct Processor<S: Service> {
     rests: Rests,
     storm: Storm,
     limit: usize,
-    timer_limit: i64,
-    /// Something in a batch with timers is at fault: they go into batches of their own until one commits.
-    apart: bool,
-    search: Search,
     forgotten_batch: i64,
     /// What Kafka has of the own topics, as far as that is written.
     acked: [OutputState; 3],
@@ -129,9 +124,6 @@ impl<S: Service> Processor<S> {
             rests: Rests::default(),
             storm: Storm::default(),
             limit,
-            timer_limit: i64::MAX,
-            apart: false,
-            search: Search::default(),
             // What an earlier owner left, or did not come to forget, goes with the first batch.
             forgotten_batch: 0,
             acked: prepared.acked,
@@ -192,7 +184,6 @@ impl<S: Service> Processor<S> {
                 debug!(%error, kafka.partition = partition, "effects wait for the database");
             }
             let window = self.timers.window(now).filter(|_| takes && !self.inbox.is_blocked());
-            let window = window.map(|window| Window { limit: window.limit.min(self.timer_limit), ..window });
             if self.has_work(window, &progress) {
                 let turn = self.turn().await;
                 // What has come while it waited goes along.
@@ -263,13 +254,9 @@ impl<S: Service> Processor<S> {
         due || window.is_some() || self.calls.must_store() || !self.void_acts.is_empty() || forgettable
     }
 
-    /// What Postgres is likely to refuse does not go with the batches of others.
-    async fn turn(&mut self) -> Option<Turn<S::Input>> {
+    async fn turn(&mut self) -> Turn<S::Input> {
         let returning = self.returning.take();
-        if self.search.is_on() || self.inbox.begins_with_a_retry() {
-            return None;
-        }
-        Some(self.shared.turns.take(returning).await)
+        self.shared.turns.take(returning).await
     }
 
     fn tell(&self) {

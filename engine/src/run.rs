@@ -22,6 +22,7 @@ use crate::meters::Meters;
 use crate::model;
 use crate::pool;
 use crate::rebuild;
+use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::service::Service;
 use crate::shared::{EFFECTS_IN_FLIGHT_MAX, Resume, Servers, Settings, Shared};
@@ -99,7 +100,7 @@ impl Engine {
             instance: parts.settings.instance.clone(),
             service: parts.service,
             kafka: parts.kafka,
-            connections: Connections::new(parts.pool.clone(), parts.settings.transactions_at_once.max(1)),
+            connections: Connections::new(parts.pool.clone()),
             turns,
             pool: parts.pool,
             codec: parts.codec,
@@ -111,6 +112,7 @@ impl Engine {
             status: Status::default(),
             meters: parts.meters,
             effects: Arc::new(Semaphore::new(EFFECTS_IN_FLIGHT_MAX)),
+            refusals: Refusals::default(),
             resume: Resume::default(),
             acts: Waiting::default(),
         });

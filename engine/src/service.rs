@@ -240,6 +240,12 @@ pub trait Service: Send + Sync + 'static {
         events: &[&Self::Event],
     ) -> impl Future<Output = Result<Self::States, sqlx::Error>> + Send;
 
+    /// True when processors of several instances lock the same rows: then a transaction must take all of its locks in one
+    /// order, also where it loads its inputs in steps.
+    fn locks_shared_rows(&self) -> bool {
+        false
+    }
+
     /// Judges one input. A refused command is an event; `None` is for inputs that change nothing.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use crate::lease::IdIssuer;
 use crate::meters::Meters;
 use crate::own_log;
 use crate::record::Output;
+use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::service::{Description, Homes, Service};
 use crate::status::Status;
@@ -108,6 +109,7 @@ pub(crate) struct Shared<S: Service> {
     pub(crate) effects: Arc<Semaphore>,
     pub(crate) connections: Connections,
     pub(crate) turns: Turns<S::Input>,
+    pub(crate) refusals: Refusals,
     pub(crate) resume: Resume,
     /// Acts of operators.
     pub(crate) acts: Waiting,

@@ -1,8 +1,7 @@
 //! Turns: the processors of a process that have something to do commit it together, in one transaction.
 //!
 //! What a small batch costs is the transaction, not its inputs (ADR 6). So a processor does not begin one by itself: it asks
-//! for a turn, and while a transaction runs, the next one gathers. A transaction that Postgres refuses is lost for all of
-//! them, so those that are likely to be are not shared. What a transaction is, is [`crate::batch`]'s.
+//! for a turn, and while a transaction runs, the next one gathers. What a transaction is, is [`crate::batch`]'s.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -24,10 +23,6 @@ const KEPT_AT_MOST: Duration = Duration::from_secs(60);
 
 /// The next transaction waits at most this long for processors whose batch has just committed, and which may ask again.
 const GATHER: Duration = Duration::from_millis(1);
-
-/// After a record that Postgres refuses more are likely: for this long each processor's batch is a transaction of its own, so
-/// that a refusal costs one of them.
-const APART: Duration = Duration::from_secs(10);
 
 /// What became of a batch; errs with a panic, which is its processor's.
 pub(crate) type Outcome<I> = Result<(Batch<I>, Result<Committed, BatchError>), Box<dyn Any + Send>>;
@@ -100,19 +95,6 @@ impl<I> Turn<I> {
     }
 }
 
-/// Runs a batch that is likely to be refused: at once, beside the turns, with no other.
-pub(crate) async fn alone<S: Service>(
-    shared: &Arc<Shared<S>>,
-    owned: Owned,
-    batch: Batch<S::Input>,
-) -> (Batch<S::Input>, Result<Committed, BatchError>) {
-    let mut outcomes = batch::run(shared, vec![Part { owned, batch }]).await;
-    match outcomes.pop().expect("one part has one outcome") {
-        Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
-}
-
 /// Runs this many transactions at once, until nobody can ask any more.
 pub(crate) fn serve<S: Service>(shared: &Arc<Shared<S>>, asked: &Asked<S::Input>, at_once: usize) {
     for _ in 0..at_once.max(1) {
@@ -125,7 +107,6 @@ async fn work<S: Service>(
     asked: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Ask<S::Input>>>>,
 ) {
     let mut returning = mpsc::channel(1).1;
-    let mut apart_until = clock::instant();
     loop {
         let asks = {
             let mut asked = asked.lock().await;
@@ -155,29 +136,17 @@ async fn work<S: Service>(
         }
         let (others_wait, all) = mpsc::channel(1);
         returning = all;
-        let shares: Vec<Vec<Part<S::Input>>> = match clock::instant() < apart_until {
-            true => parts.into_iter().map(|part| vec![part]).collect(),
-            false => vec![parts],
-        };
-        let mut replies = replies.into_iter();
-        for share in shares {
-            for outcome in batch::run(&shared, share).await {
-                if matches!(outcome, Ok((_, Err(BatchError::Fault(_))))) {
-                    apart_until = clock::instant() + APART;
-                }
-                let reply = replies.next().expect("every part has a reply");
-                drop(reply.send((outcome, Returning { _others_wait: others_wait.clone() })));
-            }
+        for (outcome, reply) in batch::run(&shared, parts).await.into_iter().zip(replies) {
+            drop(reply.send((outcome, Returning { _others_wait: others_wait.clone() })));
         }
     }
 }
 
 /// Connections on which the last thing that happened was a COMMIT: the next batch need not ask whether they are clean.
-/// They are missing in the pool, so no more are kept than turns run at once, whatever runs beside them.
+/// They are missing in the pool, so only transactions keep any, of which few run at once.
 #[derive(Debug)]
 pub(crate) struct Connections {
     pool: PgPool,
-    most: usize,
     kept: Mutex<Vec<Kept>>,
 }
 
@@ -189,8 +158,8 @@ pub(crate) struct Kept {
 }
 
 impl Connections {
-    pub(crate) fn new(pool: PgPool, most: usize) -> Self {
-        Self { pool, most, kept: Mutex::default() }
+    pub(crate) fn new(pool: PgPool) -> Self {
+        Self { pool, kept: Mutex::default() }
     }
 
     /// The connection of an earlier batch, or one of the pool.
@@ -204,9 +173,6 @@ impl Connections {
 
     /// Keeps a connection for the next batch. One on which anything failed must not be kept.
     pub(crate) fn keep(&self, connection: Kept) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < self.most {
-            kept.push(connection);
-        }
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 }

@@ -160,6 +160,11 @@ impl Service for Inventory {
             .map_err(|refusal| Failure { code: refusal.code(), message: refusal.to_string() })
     }
 
+    /// Orders of any partition want products of any other.
+    fn locks_shared_rows(&self) -> bool {
+        true
+    }
+
     fn refuse(&self, _states: &States, input: &Input, reason: &str, _operator: &str) -> Option<InventoryEvent> {
         domain::refused(input, reason)
     }

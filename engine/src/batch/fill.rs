@@ -2,11 +2,13 @@
 //!
 //! The transaction itself, and what becomes of one that fails, is [`super`]'s.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use events::id::CommandId;
 use events::time::Timestamp;
 use sqlx::PgConnection;
 
+use super::steps::Steps;
 use super::{Batch, BatchError, Committed, Filled, Part, database, injected};
 use crate::acts;
 use crate::batch_store::{self, Fenced, Finished, TakenCommand};
@@ -25,43 +27,22 @@ pub(super) async fn fill<S: Service>(
     shared: &Shared<S>,
     parts: &[Part<S::Input>],
     conn: &mut PgConnection,
-    lone_timer: &mut Option<i64>,
+    by_steps: bool,
 ) -> Result<Filled, BatchError> {
     let owners: Vec<Owned> = parts.iter().map(|part| part.owned).collect();
     let commands: Vec<i64> = parts.iter().flat_map(|part| part.batch.commands()).collect();
-    let Fenced { now, held, taken: mut seen } = batch_store::fence(conn, &owners, &commands).await.map_err(database)?;
+    let Fenced { now, held, taken: seen } = batch_store::fence(conn, &owners, &commands).await.map_err(database)?;
     let live: Vec<&Part<S::Input>> = parts.iter().filter(|part| held.contains(&part.owned.partition)).collect();
     if live.is_empty() {
         return Ok(parts.iter().map(|_| None).collect());
     }
-    let timers = due_timers(shared, conn, &live).await.map_err(database)?;
-    if let ([part], [timers]) = (&live[..], &timers[..])
-        && let ([], [timer]) = (&part.batch.items[..], &timers[..])
-    {
-        *lone_timer = Some(timer.key);
-    }
-    let items = live.iter().flat_map(|part| &part.batch.items);
-    let mut inputs: Vec<&S::Input> = items.filter_map(|item| item.what.input()).collect();
-    inputs.extend(timers.iter().flatten().map(|timer| &timer.input));
-    let mut states = shared.service.load(conn, &inputs, &[]).await.map_err(database)?;
-    reach("C2").await.map_err(injected)?;
-
-    let mut decided = Vec::with_capacity(live.len());
-    for (part, timers) in live.iter().zip(&timers) {
-        let mut decision = Decision::new(shared, part.owned, now, &part.batch, &mut seen);
-        for (index, item) in part.batch.items.iter().enumerate() {
-            decision.take(index, item, &mut states)?;
-        }
-        for timer in timers {
-            decision.fire(timer, &mut states)?;
-        }
-        decided.push(decision.end());
-    }
+    let (mut decided, mut left) = match by_steps {
+        true => Steps::new(shared, &mut *conn, now, &live, seen).apply().await?,
+        false => at_once(shared, conn, &live, now, seen).await?,
+    };
     if mutant::is("dead-letter-beside-the-outbox") {
         decided.iter_mut().for_each(|decided| mutant::publish_beside(shared, &mut decided.records));
     }
-    shared.service.save(conn, shared.homes(), &states).await.map_err(database)?;
-    reach("C3").await.map_err(injected)?;
     for (part, decided) in live.iter().zip(&mut decided) {
         let place = (part.owned.partition, now);
         decision::bury(shared, conn, place, &part.batch, decided).await?;
@@ -70,11 +51,10 @@ pub(super) async fn fill<S: Service>(
     finish(shared, conn, &live, &decided).await?;
     let dlq = Output::Dlq.place();
     if live.iter().zip(&decided).any(|(part, decided)| decided.sequences[dlq] > part.batch.sequences[dlq]) {
-        reach("D4").await.map_err(injected)?;
+        reached("D4").await?;
     }
-    reach("C4").await.map_err(injected)?;
+    reached("C4").await?;
     let mut next_timers = next_timers(shared, conn, &live, &decided).await.map_err(database)?;
-    let mut left = Left::of(shared, &states);
     let mut committed: HashMap<i32, Committed> = live
         .iter()
         .zip(decided)
@@ -87,8 +67,45 @@ pub(super) async fn fill<S: Service>(
     Ok(parts.iter().map(|part| committed.remove(&part.owned.partition)).collect())
 }
 
+/// A boundary between two steps of a transaction, which may be told to err.
+pub(super) async fn reached(boundary: &'static str) -> Result<(), BatchError> {
+    reach(boundary).await.map_err(injected)
+}
+
+/// Applies everything in one step.
+async fn at_once<S: Service>(
+    shared: &Shared<S>,
+    conn: &mut PgConnection,
+    live: &[&Part<S::Input>],
+    now: Timestamp,
+    mut seen: HashSet<CommandId>,
+) -> Result<(Vec<Decided>, Left), BatchError> {
+    let timers = due_timers(shared, conn, live).await.map_err(database)?;
+    let items = live.iter().flat_map(|part| &part.batch.items);
+    let mut inputs: Vec<&S::Input> = items.filter_map(|item| item.what.input()).collect();
+    inputs.extend(timers.iter().flatten().map(|timer| &timer.input));
+    let mut states = shared.service.load(conn, &inputs, &[]).await.map_err(database)?;
+    reached("C2").await?;
+    let mut decided = Vec::with_capacity(live.len());
+    for (part, timers) in live.iter().zip(&timers) {
+        let mut decision = Decision::new(shared, part, now, Decided::new(&part.batch), &mut seen);
+        for (index, item) in part.batch.items.iter().enumerate() {
+            decision.take(index, item, &mut states)?;
+        }
+        for timer in timers {
+            decision.fire(timer, &mut states)?;
+        }
+        decided.push(decision.end());
+    }
+    shared.service.save(conn, shared.homes(), &states).await.map_err(database)?;
+    reached("C3").await?;
+    let mut left = Left::default();
+    left.add(shared, &states);
+    Ok((decided, left))
+}
+
 /// The timers that each processor takes in.
-async fn due_timers<S: Service>(
+pub(super) async fn due_timers<S: Service>(
     shared: &Shared<S>,
     conn: &mut PgConnection,
     live: &[&Part<S::Input>],
@@ -122,23 +139,22 @@ async fn next_timers<S: Service>(
 }
 
 /// What the states of a transaction ask for next, by processor.
-struct Left {
+#[derive(Default)]
+pub(super) struct Left {
     timers: HashMap<i32, Timestamp>,
     effects: HashMap<i32, Vec<EffectMark>>,
 }
 
 impl Left {
-    fn of<S: Service>(shared: &Shared<S>, states: &S::States) -> Self {
+    pub(super) fn add<S: Service>(&mut self, shared: &Shared<S>, states: &S::States) {
         let homes = shared.homes();
-        let (mut timers, mut effects) = (HashMap::new(), HashMap::<i32, Vec<EffectMark>>::new());
         for (key, at) in shared.service.timers_set(states) {
-            let earliest = timers.entry(homes.of(key)).or_insert(at);
+            let earliest = self.timers.entry(homes.of(key)).or_insert(at);
             *earliest = at.min(*earliest);
         }
         for mark in shared.service.effects_set(states) {
-            effects.entry(homes.of(mark.key)).or_default().push(mark);
+            self.effects.entry(homes.of(mark.key)).or_default().push(mark);
         }
-        Self { timers, effects }
     }
 
     fn take(&mut self, partition: i32, now: Timestamp, decided: Decided, next_timer: Option<Timestamp>) -> Committed {

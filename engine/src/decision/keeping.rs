@@ -112,9 +112,8 @@ impl<S: Service> Decision<'_, S> {
 
     /// Tries a held record, or does what an operator wants of it, if nothing that it waits for is left.
     pub(super) fn retry(&mut self, retry: &Retry<S::Input>, states: &mut S::States) -> Result<(), BatchError> {
-        let Retry { source, row, act, judged } = retry;
-        self.decided.acts.extend(act.as_ref().map(|act| act.id));
-        let Some(place) = self.turn_of(*source, row) else {
+        let Retry { row, act, judged, .. } = retry;
+        let Some(place) = self.begin(retry) else {
             return Ok(());
         };
         let discards = act.as_ref().filter(|act| act.deed == Deed::Discard);
@@ -123,13 +122,12 @@ impl<S: Service> Decision<'_, S> {
             (_, Some(_)) | (Ok(None), None) => Made::Nothing,
             (Err(flaw), None) => Made::Flawed(flaw.clone()),
             (Ok(Some(input)), None) => {
-                if self.shared.is_read_model(source.0) {
+                if self.shared.is_read_model(retry.source.0) {
                     self.shared.service.observe(states, &input.input);
                 }
                 self.decide(input, act.as_ref(), states)?
             }
         };
-        self.shared.meters.retries.inc();
         match made {
             Made::Event => {}
             Made::Nothing | Made::Repeat => {
@@ -144,6 +142,22 @@ impl<S: Service> Decision<'_, S> {
         }
         self.decided.settled.push((row.record.topic.to_string(), row.record.offset, None));
         Ok(())
+    }
+
+    /// Postgres refuses what a held record leads to.
+    pub(super) fn fail_again(&mut self, retry: &Retry<S::Input>, flaw: &Flaw) -> Result<(), BatchError> {
+        match self.begin(retry) {
+            Some(place) => self.relapse(place, &retry.row, flaw.clone(), retry.act.as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    /// What is wanted of it is done, whatever comes of it. `None` while it is not its turn.
+    fn begin(&mut self, Retry { source, row, act, .. }: &Retry<S::Input>) -> Option<Option<(i64, usize)>> {
+        self.decided.acts.extend(act.as_ref().map(|act| act.id));
+        let place = self.turn_of(*source, row)?;
+        self.shared.meters.retries.inc();
+        Some(place)
     }
 
     /// Whose turn it is: its place in the queue of its key, if it keeps one. `None` while it waits for another record, or is

@@ -15,7 +15,7 @@ use crate::mutant;
 use crate::outbox::{self, Progress};
 use crate::service::{Service, Window};
 use crate::timers::Clock;
-use crate::turns::{self, Turn};
+use crate::turns::Turn;
 
 /// A commit that this owner does not take in: the next one reads it.
 fn forgotten(error: Injected) -> Ended {
@@ -26,11 +26,7 @@ impl<S: Service> Processor<S> {
     /// What waits, as far as one batch takes it.
     fn gather(&mut self, window: Option<Window>, progress: &Progress) -> Batch<S::Input> {
         // A paused partition tries one record.
-        let limit = match () {
-            () if self.storm.is_paused() => 1,
-            () if self.apart && window.is_some() => 0,
-            () => self.limit,
-        };
+        let limit = if self.storm.is_paused() { 1 } else { self.limit };
         let items = self.inbox.take(limit);
         let scheduling = self.calls.scheduling_with(items.iter().filter_map(|item| item.what.ended()));
         let mut resting = Vec::new();
@@ -64,23 +60,16 @@ impl<S: Service> Processor<S> {
         }
     }
 
-    /// Without a turn it is a transaction of its own, beside those of the other processors.
     pub(super) async fn commit(
         &mut self,
         window: Option<Window>,
         progress: &Progress,
-        turn: Option<Turn<S::Input>>,
+        turn: Turn<S::Input>,
     ) -> Result<(), Ended> {
         let batch = self.gather(window, progress);
         let started = Instant::now();
-        let (batch, result) = match turn {
-            Some(turn) => {
-                let (batch, result, returning) = turn.run(self.owned, batch).await;
-                self.returning = Some(returning);
-                (batch, result)
-            }
-            None => turns::alone(&self.shared, self.owned, batch).await,
-        };
+        let (batch, result, returning) = turn.run(self.owned, batch).await;
+        self.returning = Some(returning);
         match result {
             Ok(committed) => {
                 reach("C6").await.map_err(forgotten)?;
@@ -105,9 +94,12 @@ impl<S: Service> Processor<S> {
                 self.wait_out(&reason).await;
                 Ok(())
             }
-            Err(BatchError::Fault(error)) => self.narrow(batch, &error),
-            Err(BatchError::Answer(index, failure)) => {
-                self.answer_failed(batch, index, &failure);
+            Err(BatchError::Fault(error)) => {
+                let what = "Postgres refuses what a batch writes beside the states of its inputs";
+                Err(Ended::Stopped(format!("{what}: {error}")))
+            }
+            Err(BatchError::Answer(index, flaw)) => {
+                self.answer_failed(batch, index, &flaw);
                 Ok(())
             }
             Err(BatchError::Timer(key, reason)) => {
@@ -137,7 +129,6 @@ impl<S: Service> Processor<S> {
         if batch.window.is_some() {
             self.timers.fired(committed.timers_fired, committed.next_timer, committed.now);
             self.rests.fired();
-            self.timer_limit = self.timer_limit.saturating_mul(2);
         }
         let meters = &shared.meters;
         meters.batches.inc();
@@ -154,9 +145,7 @@ impl<S: Service> Processor<S> {
         }
         self.inbox.feed.committed(self.owned.batch, &self.places);
         shared.breakers.postgres.succeeded();
-        self.search.passed(batch.items.len());
-        self.limit = self.search.limit(shared.settings.batch_max);
-        self.apart &= batch.window.is_none() || !batch.items.is_empty();
+        self.limit = shared.settings.batch_max;
         self.last_commit = Instant::now();
         if self.storm.committed(batch.tally, committed.tally, self.last_commit) {
             info!(kafka.partition = self.owned.partition, "a record was applied again; the partition goes on");

@@ -1,5 +1,5 @@
-//! What a processor does about inputs that cannot be applied: finds the one that Postgres refuses, tries held records again,
-//! puts off answers of keys that wait, pauses in a storm.
+//! What a processor does about inputs that cannot be applied: tries held records again, puts off answers of keys that wait,
+//! pauses in a storm.
 //!
 //! Its loop is [`super`]'s; what becomes of such a record in a batch is [`crate::decision`]'s.
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use events::time::Timestamp;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{Ended, Processor};
 use crate::acts::{self, Act, Acts};
@@ -18,8 +18,8 @@ use crate::held::{Entry, Retry, Row, Source};
 use crate::held_store;
 use crate::intake;
 use crate::item::{Item, What};
-use crate::letter::{Class, Flaw};
-use crate::service::{Failure, Service, Window};
+use crate::letter::Flaw;
+use crate::service::Service;
 use crate::status::State;
 use crate::storm::TRIAL_EVERY;
 
@@ -38,7 +38,7 @@ impl<S: Service> Processor<S> {
     /// else.
     pub(super) async fn try_held(&mut self, now: Timestamp) -> Result<(), Ended> {
         let (shared, partition) = (Arc::clone(&self.shared), self.owned.partition);
-        if self.storm.is_paused() || !self.trying.is_empty() || self.search.is_on() {
+        if self.storm.is_paused() || !self.trying.is_empty() {
             return Ok(());
         }
         let asked = shared.acts.take(partition);
@@ -109,7 +109,7 @@ impl<S: Service> Processor<S> {
                 What::Answer(_, mark) => self.calls.ended(&mark),
                 What::Exhausted(one, _) => self.calls.ended(&one.mark),
                 What::Retry(retry) => drop(self.trying.remove(&retry.source)),
-                What::Record(_) | What::Dead(..) | What::Undecodable(..) | What::Refused(..) | What::Passed => {}
+                What::Record(_) | What::Dead(..) | What::Undecodable(..) | What::Passed => {}
             }
         }
         let now = self.clock.now();
@@ -125,65 +125,12 @@ impl<S: Service> Processor<S> {
         }
     }
 
-    /// Postgres refuses something of the batch: smaller batches find what. That is held; what stands before it is committed.
-    pub(super) fn narrow(&mut self, batch: Batch<S::Input>, error: &sqlx::Error) -> Result<(), Ended> {
-        let (count, timers) = (batch.items.len(), batch.window);
-        self.put_back(batch);
-        match (count, timers) {
-            (0, None) | (0, Some(Window { limit: ..=1, .. })) => {
-                return Err(Ended::Stopped(format!("Postgres refuses a batch without inputs: {error}")));
-            }
-            (0, Some(Window { limit, .. })) => self.timer_limit = (limit / 2).max(1),
-            (_, Some(_)) => self.apart = true,
-            (1, None) => {
-                self.search.found();
-                self.limit = self.shared.settings.batch_max;
-                return self.refused(error);
-            }
-            (count, None) => {
-                self.search.refused(count);
-                self.limit = self.search.limit(count);
-            }
-        }
-        Ok(())
-    }
-
-    /// Postgres refuses the first item.
-    pub(super) fn refused(&mut self, error: &sqlx::Error) -> Result<(), Ended> {
-        let Some(Item { what, place, bytes }) = self.inbox.take(1).pop() else { return Ok(()) };
-        let culprit = what.describe();
-        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
-        let flaw = Flaw { class: Class::Failed, code: code.into(), message: error.to_string() };
-        let what = match what {
-            What::Record(input) => What::Refused(input, flaw),
-            What::Retry(mut retry) if retry.judged.is_ok() => {
-                retry.judged = Err(flaw);
-                What::Retry(retry)
-            }
-            What::Answer(_, mark) => {
-                self.calls.failed(mark, &flaw.code, &flaw.message, self.clock.now());
-                return Ok(());
-            }
-            What::Retry(_)
-            | What::Dead(..)
-            | What::Undecodable(..)
-            | What::Refused(..)
-            | What::Exhausted(..)
-            | What::Passed => {
-                return Err(Ended::Stopped(format!("{culprit} cannot be kept: Postgres refuses it: {error}")));
-            }
-        };
-        info!(kafka.partition = self.owned.partition, %error, "{culprit} cannot be applied; it is held");
-        self.inbox.put_first(Item { what, place, bytes });
-        Ok(())
-    }
-
-    /// `decide` erred on this answer: its effect is tried again later.
-    pub(super) fn answer_failed(&mut self, mut batch: Batch<S::Input>, index: usize, failure: &Failure) {
+    /// This answer cannot be applied: its effect is tried again later.
+    pub(super) fn answer_failed(&mut self, mut batch: Batch<S::Input>, index: usize, flaw: &Flaw) {
         let item = batch.items.remove(index);
         self.put_back(batch);
         if let What::Answer(_, mark) = item.what {
-            self.calls.failed(mark, failure.code, &failure.message, self.clock.now());
+            self.calls.failed(mark, &flaw.code, &flaw.message, self.clock.now());
         }
     }
 

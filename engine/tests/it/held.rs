@@ -176,7 +176,7 @@ async fn a_record_that_postgres_refuses_is_found_among_others() {
     for _ in 0..20 {
         expected.push(add("news", world.news(good, Act::Add(2)).await, 2));
     }
-    let instance = world.start().await;
+    let instance = with_delays(&world, &[3_000]).await;
     world.applied(good, &texts(&expected)).await;
     held(&world, 1).await;
     world.settled().await;
@@ -273,6 +273,37 @@ async fn a_storm_pauses_the_partition_instead_of_moving_its_topic() {
     instance.live(2).await;
     held(&world, 19).await;
     assert_eq!(world.log(FOREIGN).await.len(), 61);
+    instance.stop().await;
+    world.finish().await;
+}
+
+/// As many records of one key as may be held: `KEY_MAX` of the engine.
+const KEY_MAX: usize = 1_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_limit_of_a_key_its_partition_pauses_and_nothing_is_dropped() {
+    let world = World::new().await;
+    let (key, beyond, other) = (key_of(0, 0), key_of(0, 1), key_of(1, 0));
+    let fails = world.news(key, Act::Fail).await;
+    let mut expected = vec![format!("news {fails}: mended")];
+    for _ in 0..KEY_MAX + 100 {
+        expected.push(add("news", world.news(key, Act::Add(1)).await, 1));
+    }
+    let behind = world.news(beyond, Act::Add(2)).await;
+    let usual = world.usual();
+    let retry_delays = std::iter::repeat_n(Duration::from_millis(500), 100).collect();
+    let settings = Settings { retry_delays, batch_max: 100, ..usual.settings };
+    let instance = world.launch(Launch { settings, ..usual }).await.unwrap();
+    instance.says(&format!("{KEY_MAX} records of key {key} wait behind one that cannot be applied")).await;
+    let beside = world.news(other, Act::Add(3)).await;
+    world.applied(other, &[&add("news", beside, 3)]).await;
+    held(&world, i64::try_from(KEY_MAX).unwrap()).await;
+    assert_eq!(world.history(beyond).await, Vec::<String>::new(), "what is not read is not lost");
+    world.outside.mend();
+    world.applied(key, &texts(&expected)).await;
+    world.applied(beyond, &[&add("news", behind, 2)]).await;
+    held(&world, 0).await;
+    assert_eq!(letters(&world, DLQ).await, Vec::<String>::new());
     instance.stop().await;
     world.finish().await;
 }

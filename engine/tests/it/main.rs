@@ -23,6 +23,7 @@ mod outside;
 mod owners;
 mod pool;
 mod recovery;
+mod refusals;
 mod registry;
 mod strange;
 mod support;

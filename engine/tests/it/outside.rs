@@ -58,6 +58,7 @@ pub(crate) struct Outside {
     timers_refused: AtomicUsize,
     answers_refused: AtomicUsize,
     calls: Mutex<Vec<Call>>,
+    loads: Mutex<Vec<usize>>,
     replies: Mutex<VecDeque<Reply>>,
     failing: Mutex<BTreeSet<Name>>,
     kafka: Option<Arc<Kafka>>,
@@ -89,6 +90,16 @@ impl Outside {
 
     pub(crate) fn is_mended(&self) -> bool {
         self.mended.load(Ordering::Acquire)
+    }
+
+    /// So many inputs were loaded at once.
+    pub(crate) fn loaded(&self, inputs: usize) {
+        locked(&self.loads).push(inputs);
+    }
+
+    /// How many inputs were loaded at once, each time.
+    pub(crate) fn loads(&self) -> Vec<usize> {
+        locked(&self.loads).clone()
     }
 
     /// The next timers, and the next answers, cannot be decided on.

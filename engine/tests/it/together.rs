@@ -78,32 +78,6 @@ async fn a_record_that_postgres_refuses_is_held_and_the_others_are_applied_once(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_refusal_nobody_shares_a_transaction_for_a_while() {
-    let world = World::new().await;
-    world.refuse_666(true).await;
-    let instance = one_at_a_time(&world).await;
-    instance.live(PARTITIONS).await;
-    // Nobody begins before the whole backlog is there, so that whoever may share does.
-    let mut kept = world.pool.begin().await.unwrap();
-    kept.execute("SELECT 1 FROM processors FOR UPDATE").await.unwrap();
-    let refused = key_of(0, KEYS);
-    let fails = world.news(refused, Act::Add(666)).await;
-    let expected = backlog(&world).await;
-    kept.rollback().await.unwrap();
-    for (key, news) in &expected {
-        world.applied(*key, &[news]).await;
-    }
-    let shared =
-        "SELECT count(*) FROM (SELECT 1 FROM entries GROUP BY xmin::text HAVING count(DISTINCT partition) > 1) AS s";
-    assert_eq!(world.count(shared).await, 0, "transactions that two processors would have lost");
-    world.refuse_666(false).await;
-    world.applied(refused, &[&format!("news {fails}: add 666")]).await;
-    world.settled().await;
-    instance.stop().await;
-    world.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_processor_that_is_fenced_leaves_the_others_their_transaction() {
     let world = World::new().await;
     let expected = backlog(&world).await;

@@ -184,6 +184,7 @@ impl Service for Toy {
         inputs: &[&Input],
         events: &[&Happened],
     ) -> Result<States, sqlx::Error> {
+        self.outside.loaded(inputs.len());
         let keys: BTreeSet<i64> =
             inputs.iter().map(|input| input.key()).chain(events.iter().map(|event| event.key)).collect();
         let rows: Vec<sqlx::postgres::PgRow> = sqlx::query(
@@ -204,6 +205,10 @@ impl Service for Toy {
             states.entries.insert(row.try_get(0)?, entry);
         }
         Ok(states)
+    }
+
+    fn locks_shared_rows(&self) -> bool {
+        true
     }
 
     fn decide(&self, states: &States, input: &Input, now: Timestamp) -> Result<Option<Happened>, Failure> {
