@@ -5,6 +5,7 @@
 //! for; [`load`] asks for orders, [`outage`] cuts links, [`matrix`] and [`chaos`] are the long runs. The tests are in
 //! `tests/`; none of them calls into a service.
 
+mod boundaries;
 pub mod chaos;
 pub mod check;
 pub mod checker;

@@ -1,4 +1,4 @@
-//! The load of the crash matrix and of accidents: orders of every kind, asked for until they are taken.
+//! The load of the crash matrix, of crashes and of accidents: orders of every kind, asked for until they are taken.
 //!
 //! The chaos run has a load of its own, by the plan of its seed.
 
@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_millis(2_500);
 const PATIENCE: Duration = Duration::from_secs(4);
 const AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// Every so-many-th order ID cannot be confirmed while that is broken; its cancellation waits behind the confirmation.
-pub(crate) const BROKEN: i64 = 7;
+pub const BROKEN: i64 = 7;
 
 /// What is asked for.
 #[derive(Debug)]

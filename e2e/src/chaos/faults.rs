@@ -81,6 +81,10 @@ pub(super) enum Act {
     Plan(Simulator, &'static str),
     /// The end of its plan.
     NoPlan(Simulator),
+    /// Something happens at a boundary of the test build, the next time it is reached.
+    Arm(Who, &'static str, &'static str),
+    /// Nothing does any more, and who was killed or stopped there is well again.
+    Disarm(Who, &'static str),
     /// So many times the usual load.
     Load(u32),
 }

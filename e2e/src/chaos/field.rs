@@ -3,7 +3,7 @@
 //! An act says whether it met something: a process that was alive, a plan that a call ran into. What links felt is counted by
 //! their proxies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,8 @@ use super::links::Links;
 use super::load::Load;
 use super::plan::INSTANCES;
 use super::servers::Servers;
+use crate::boundaries;
+use crate::client::Client;
 use crate::evidence::Sample;
 use crate::process::Process;
 use crate::stack::{SERVICES, Stack};
@@ -40,6 +42,8 @@ pub(super) struct Field {
     pub(super) load: Arc<Load>,
     /// Who was ended by the run and not started again.
     down: BTreeSet<Who>,
+    /// Who may meet something at a boundary, and how often they had reached it before.
+    armed: BTreeMap<(Who, &'static str), u64>,
     /// Who ended by himself, with the end of his log.
     pub(super) deserters: Vec<String>,
     http: reqwest::Client,
@@ -48,7 +52,8 @@ pub(super) struct Field {
 impl Field {
     pub(super) fn new(stack: Stack, links: Links, servers: Servers, load: Arc<Load>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
-        Ok(Self { stack, links, servers, load, down: BTreeSet::new(), deserters: Vec::new(), http })
+        let (down, armed, deserters) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
+        Ok(Self { stack, links, servers, load, down, armed, deserters, http })
     }
 
     /// Does it. `Some` says whether somebody was there to feel it.
@@ -76,11 +81,44 @@ impl Field {
             Act::LoseReport(link) => self.through(&[*link], |proxy| proxy.lose_reply_to(RECORDS)),
             Act::Plan(simulator, mode) => self.plan(*simulator, mode).await.map(|()| None),
             Act::NoPlan(simulator) => self.no_plan(*simulator).await.map(Some),
+            Act::Arm(who, label, action) => {
+                let before = self.arm(*who, label, &format!("1*return({action})->off")).await;
+                self.armed.extend(before.ok().map(|before| ((*who, *label), before)));
+                Ok(None)
+            }
+            Act::Disarm(who, label) => self.disarm(*who, label).await.map(Some),
             Act::Load(times) => {
                 self.load.times(*times);
                 Ok(Some(true))
             }
         }
+    }
+
+    /// Says how often the boundary was reached before.
+    async fn arm(&self, who: Who, label: &str, actions: &str) -> anyhow::Result<u64> {
+        let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
+        let arm = async {
+            let before = boundaries::hits(&operator, admin, label).await?;
+            boundaries::arm(&operator, admin, label, actions).await?;
+            Ok(before)
+        };
+        tokio::time::timeout(ANSWER_WITHIN, arm).await.context("nobody answers")?
+    }
+
+    /// Whatever has happened at the boundary is over. True when something has.
+    async fn disarm(&mut self, who: Who, label: &'static str) -> anyhow::Result<bool> {
+        let Some(before) = self.armed.remove(&(who, label)) else { return Ok(false) };
+        let process = self.stack.process(who.service, who.instance)?;
+        if process.running().is_none() {
+            self.start(who)?;
+            return Ok(true);
+        }
+        if process.is_stopped() {
+            process.signal(Signal::SIGCONT)?;
+            return Ok(true);
+        }
+        // One that was started anew is not armed, and does not answer at once.
+        Ok(self.arm(who, label, "off").await.is_ok_and(|now| now > before))
     }
 
     fn through(&self, links: &[Link], what: impl Fn(&Proxy)) -> anyhow::Result<Option<bool>> {
@@ -129,7 +167,8 @@ impl Field {
             for instance in 0..INSTANCES {
                 let who = Who { service, instance };
                 let process = self.stack.process(service, instance)?;
-                if process.running().is_none() && !self.down.contains(&who) {
+                let is_armed = self.armed.keys().any(|(armed, _)| *armed == who);
+                if process.running().is_none() && !self.down.contains(&who) && !is_armed {
                     self.deserters.push(format!("{who} ended by itself:\n{}", process.last_lines()));
                     process.start()?;
                 }

@@ -19,7 +19,7 @@ use crate::stack::SERVICES;
 pub(super) const INSTANCES: usize = 2;
 
 /// How often in ten minutes.
-pub(super) const PER_TEN_MINUTES: [(&str, u32); 24] = [
+pub(super) const PER_TEN_MINUTES: [(&str, u32); 25] = [
     ("kill", 24),
     ("kill_both", 2),
     ("stop", 8),
@@ -44,7 +44,23 @@ pub(super) const PER_TEN_MINUTES: [(&str, u32); 24] = [
     ("gateway", 4),
     ("mail", 2),
     ("overload", 1),
+    ("boundary", 12),
 ];
+
+/// Boundaries that every service has; the last three only when partitions change hands.
+const OF_ALL: [&str; 13] = ["C1", "C2", "C3", "C4", "C5", "C6", "R1", "R2", "R3", "R5", "E1", "E2", "E3"];
+/// What happens at one. Standing still lasts until the fault ends.
+const AT_A_BOUNDARY: [&str; 4] = ["sigkill", "err", "stop", "delay:8000"];
+
+/// Boundaries that only this service has.
+fn of_its_own(service: &str) -> &'static [&'static str] {
+    match service {
+        "order-svc" => &["A2", "A3", "A4", "A5", "A6"],
+        "payment-svc" => &["G1", "G2", "G3", "G4", "G5"],
+        "notify-svc" => &["N1", "N2", "N3"],
+        _ => &[],
+    }
+}
 
 /// What a kind of fault consists of, before it has its place in time.
 type Draft = (String, Value, Vec<(Duration, Act)>);
@@ -123,6 +139,7 @@ impl Planner {
                 let mode = ["reject_4xx", "down"][self.random.random_range(0..2)];
                 self.scripted(Simulator::Sink, mode)
             }
+            "boundary" => self.boundary(),
             _ => {
                 let lasts = self.seconds(30.0, 30.0);
                 ("clients".to_owned(), json!({"times": 3}), vec![(Duration::ZERO, Act::Load(3)), (lasts, Act::Load(1))])
@@ -298,6 +315,18 @@ impl Planner {
             away_for(lasts),
             between(lasts, (0..INSTANCES).map(link).collect(), faults),
         )
+    }
+
+    /// Longer than the group waits for a silent member.
+    fn boundary(&mut self) -> Draft {
+        let (who, lasts) = (self.who(), self.seconds(10.0, 15.0));
+        let own = of_its_own(who.service);
+        let at = self.random.random_range(0..OF_ALL.len() + own.len());
+        let label = OF_ALL.get(at).copied().unwrap_or_else(|| own[at - OF_ALL.len()]);
+        let action = AT_A_BOUNDARY[self.random.random_range(0..AT_A_BOUNDARY.len())];
+        let detail = json!({"action": action, "seconds": lasts.as_secs_f64()});
+        let acts = vec![(Duration::ZERO, Act::Arm(who, label, action)), (lasts, Act::Disarm(who, label))];
+        (format!("{who} at {label}"), detail, acts)
     }
 
     fn scripted(&mut self, simulator: Simulator, mode: &'static str) -> Draft {

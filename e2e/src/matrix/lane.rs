@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
-use reqwest::Method;
 use tokio::sync::Mutex;
 
 use super::{Action, INSTANCES};
+use crate::boundaries;
 use crate::client::{Client, eventually};
 use crate::desk;
 use crate::history::History;
@@ -145,17 +145,13 @@ impl Lane {
     }
 
     async fn arm(&self, number: usize, label: &str, actions: &str) -> anyhow::Result<()> {
-        let (client, admin) = self.admin(number).await?;
-        let url = format!("{admin}/admin/failpoints/{label}");
-        let answer = client.request(Method::PUT, &url).body(actions.to_owned()).send().await?;
-        ensure!(answer.status().is_success(), "only a test build can be armed: {answer:?}");
-        Ok(())
+        let (operator, admin) = self.admin(number).await?;
+        boundaries::arm(&operator, &admin, label, actions).await
     }
 
     async fn hits(&self, number: usize, label: &str) -> anyhow::Result<u64> {
-        let (client, admin) = self.admin(number).await?;
-        let answer = client.get(&format!("{admin}/admin/failpoints")).await?;
-        Ok(answer.body[label].as_u64().unwrap_or(0))
+        let (operator, admin) = self.admin(number).await?;
+        boundaries::hits(&operator, &admin, label).await
     }
 
     async fn admin(&self, number: usize) -> anyhow::Result<(Client, String)> {

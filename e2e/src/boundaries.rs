@@ -1,0 +1,26 @@
+//! Arming the boundaries of a service that runs, which only a test build has ([`engine::failpoint`]).
+
+use anyhow::ensure;
+use reqwest::Method;
+
+use crate::client::Client;
+
+/// Arms a boundary, with the actions of the crate `fail`.
+///
+/// # Errors
+/// When the process does not answer, or is no test build.
+pub(crate) async fn arm(operator: &Client, admin: &str, label: &str, actions: &str) -> anyhow::Result<()> {
+    let url = format!("{admin}/admin/failpoints/{label}");
+    let answer = operator.request(Method::PUT, &url).body(actions.to_owned()).send().await?;
+    ensure!(answer.status().is_success(), "only a test build can be armed: {answer:?}");
+    Ok(())
+}
+
+/// How often a boundary was reached since the process started.
+///
+/// # Errors
+/// When the process does not answer.
+pub(crate) async fn hits(operator: &Client, admin: &str, label: &str) -> anyhow::Result<u64> {
+    let answer = operator.get(&format!("{admin}/admin/failpoints")).await?;
+    Ok(answer.body[label].as_u64().unwrap_or(0))
+}
