@@ -73,6 +73,7 @@ async fn what_arrived_while_the_broker_was_out_of_reach_is_applied_once_when_it_
     world.applied_any_order(key, &expected).await;
     world.applied(timed, &["remind", "settle"]).await;
     instance.live(PARTITIONS).await;
+    world.settled().await;
     instance.stop().await;
     world.finish().await;
 }
@@ -100,6 +101,7 @@ async fn a_database_that_goes_away_and_comes_back_costs_nothing() {
     proxy.up();
     world.applied_any_order(key, &expected).await;
     instance.live(PARTITIONS).await;
+    world.settled().await;
     instance.stop().await;
     world.finish().await;
 }
@@ -118,6 +120,7 @@ async fn an_assignment_waits_for_the_database() {
     proxy.up();
     instance.live(PARTITIONS).await;
     world.applied(key, &[&format!("news {number}: add 1")]).await;
+    world.settled().await;
     instance.stop().await;
     world.finish().await;
 }
@@ -166,6 +169,7 @@ async fn a_database_that_falls_silent_is_given_up_and_taken_up_at_once_when_it_i
     assert!(back.elapsed() < BACK_WITHIN, "{:?}", back.elapsed());
     stands(&breaker, false, BACK_WITHIN).await;
     instance.live(PARTITIONS).await;
+    world.settled().await;
     instance.stop().await;
     world.finish().await;
 }
@@ -191,6 +195,7 @@ async fn a_broker_that_is_away_is_told_and_its_return_is_noticed() {
         world.applied(key, &[&format!("news {number}: add 1")]).await;
         assert!(silent || back.elapsed() < BACK_WITHIN, "{:?}", back.elapsed());
         stands(&kafka, false, BACK_WITHIN).await;
+        world.settled().await;
         instance.stop().await;
         world.finish().await;
     }
