@@ -113,12 +113,17 @@ impl Field {
             self.start(who)?;
             return Ok(true);
         }
-        if process.is_stopped() {
+        let stands_still = process.is_stopped();
+        if stands_still {
             process.signal(Signal::SIGCONT)?;
-            return Ok(true);
         }
-        // One that was started anew is not armed, and does not answer at once.
-        Ok(self.arm(who, label, "off").await.is_ok_and(|now| now > before))
+        if let Ok(now) = self.arm(who, label, "off").await {
+            return Ok(stands_still || now > before);
+        }
+        // A new process is armed for nothing.
+        self.end(who, Signal::SIGKILL)?;
+        self.start(who)?;
+        Ok(true)
     }
 
     fn through(&self, links: &[Link], what: impl Fn(&Proxy)) -> anyhow::Result<Option<bool>> {

@@ -77,6 +77,17 @@ async fn a_registry_that_disagrees_with_what_is_remembered_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_may_set_the_level_at_once() {
+    let server = MockServer::start().await;
+    let lost = r#"{"message":"A rule named 'COMPATIBILITY' already exists.","error_code":0}"#;
+    let conflict = ResponseTemplate::new(409).set_body_string(lost);
+    Mock::given(any()).respond_with(conflict).up_to_n_times(1).mount(&server).await;
+    Mock::given(any()).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    let registry = Registry::new(server.uri()).unwrap();
+    assert_eq!(registry.push_these(&[]).await.unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_lost_its_schemas_is_an_error_once_they_are_remembered() {
     let (_database, pool) = migrated().await;
     let empty = MockServer::start().await;
