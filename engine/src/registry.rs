@@ -3,6 +3,8 @@
 //! Services never register. IDs are remembered in the service's database, so a registry outage stops nobody; one that
 //! disagrees with what is remembered is an error. "Not found" is never remembered (PITFALLS P3.6).
 
+mod answer;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -15,13 +17,11 @@ use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool};
 use tracing::warn;
 
+use answer::{found, success};
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 const LEVEL: &str = "FULL_TRANSITIVE";
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
-/// The registry's own words for "there is no such subject" and "no such schema". A 404 of anything else (a wrong path,
-/// a proxy) says nothing about a schema.
-const NO_SUBJECT: u32 = 40_401;
-const NO_SCHEMA: u32 = 40_403;
 
 macro_rules! contradict {
     ($($text:tt)*) => {
@@ -78,12 +78,6 @@ struct Registered {
 #[derive(Debug, Deserialize)]
 struct Subject {
     subject: String,
-}
-
-/// The body of an error.
-#[derive(Debug, Deserialize)]
-struct Denied {
-    error_code: u32,
 }
 
 /// The ID of a schema, and whether it was remembered for exactly these bytes.
@@ -333,27 +327,6 @@ impl Registry {
         let Some(response) = found(response).await? else { return Ok(None) };
         Ok(Some(response.json().await.context("reading the registry's answer")?))
     }
-}
-
-/// The answer, or none when the registry itself says that the subject or schema does not exist.
-async fn found(response: reqwest::Response) -> anyhow::Result<Option<reqwest::Response>> {
-    if response.status() != StatusCode::NOT_FOUND {
-        return success(response).await.map(Some);
-    }
-    match response.json::<Denied>().await {
-        Ok(Denied { error_code: NO_SUBJECT | NO_SCHEMA }) => Ok(None),
-        Ok(Denied { error_code }) => bail!("the schema registry answered 404 with code {error_code}"),
-        Err(_) => bail!("what answers at the schema registry's address is none: 404 without its error code"),
-    }
-}
-
-async fn success(response: reqwest::Response) -> anyhow::Result<reqwest::Response> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let text = response.text().await.unwrap_or_default();
-    bail!("the schema registry answered {status}: {}", text.chars().take(500).collect::<String>())
 }
 
 fn fingerprint(def: &SchemaDef) -> String {
