@@ -30,7 +30,7 @@ fn given(name: &str) -> Option<String> {
 }
 
 /// For a command that is run by a person: what the environment does not give is that of the running `cargo up`, with the
-/// programs built as this one is, but for the boundaries that only a test build has.
+/// programs built as this one is, with the boundaries that only a test build has.
 pub(crate) fn stand_on_running_stack() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in the workspace")?;
     let mut found = BTreeMap::new();

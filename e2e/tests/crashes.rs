@@ -52,7 +52,7 @@ impl Crashes {
         Ok(())
     }
 
-    /// The load ends, everything comes to its end, and the checker judges.
+    /// Everything comes to its end, and the checker judges.
     async fn judge(&mut self, healed_at: i64, expects: Expects) -> anyhow::Result<()> {
         let minimums = |all: &[(&str, u64)]| all.iter().map(|(name, least)| ((*name).to_owned(), *least)).collect();
         let statuses = minimums(&[("CONFIRMED", 20), ("CANCELLED", 3)]);

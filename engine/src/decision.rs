@@ -47,7 +47,7 @@ pub(crate) struct Decision<'a, S: Service> {
 }
 
 /// What a batch decided.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Decided {
     pub(crate) records: Vec<OutRecord>,
     pub(crate) taken: Vec<TakenCommand>,
@@ -73,30 +73,13 @@ pub(crate) struct Decided {
 impl Decided {
     /// Nothing yet.
     pub(crate) fn new<I>(batch: &Batch<I>) -> Self {
-        Self::from(batch.sequences, batch.model, batch.tally, HashMap::new(), Dead::new())
-    }
-
-    fn from(sequences: [i64; 3], model: Place, tally: Tally, queues: HashMap<i64, Vec<Entry>>, dead: Dead) -> Self {
-        Self {
-            records: Vec::new(),
-            taken: Vec::new(),
-            sequences,
-            model,
-            timers_fired: 0,
-            queues,
-            dead,
-            held: Vec::new(),
-            settled: Vec::new(),
-            acts: Vec::new(),
-            put_off: Vec::new(),
-            tally,
-        }
+        Self { sequences: batch.sequences, model: batch.model, tally: batch.tally, ..Self::default() }
     }
 
     /// What a further step of the same batch begins with: it may come to nothing.
     pub(crate) fn next(&self) -> Self {
         let (queues, dead) = (self.queues.clone(), self.dead.clone());
-        Self::from(self.sequences, self.model, self.tally, queues, dead)
+        Self { sequences: self.sequences, model: self.model, tally: self.tally, queues, dead, ..Self::default() }
     }
 
     /// Adds what became of that step.

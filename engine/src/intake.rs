@@ -18,7 +18,7 @@ use crate::record::Record;
 use crate::service::{Decoded, InputTopic, Service, TopicKind};
 
 /// Where a processor stands in one input partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Place {
     /// The next offset to read.
     pub next_offset: i64,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use engine::failpoint;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -47,19 +48,19 @@ pub(super) const PER_TEN_MINUTES: [(&str, u32); 25] = [
     ("boundary", 12),
 ];
 
-/// Boundaries that every service has; the last three only when partitions change hands.
-const OF_ALL: [&str; 13] = ["C1", "C2", "C3", "C4", "C5", "C6", "R1", "R2", "R3", "R5", "E1", "E2", "E3"];
-/// What happens at one. Standing still lasts until the fault ends.
+/// What happens at a boundary. Standing still lasts until the fault ends.
 const AT_A_BOUNDARY: [&str; 4] = ["sigkill", "err", "stop", "delay:8000"];
 
-/// Boundaries that only this service has.
-fn of_its_own(service: &str) -> &'static [&'static str] {
-    match service {
-        "order-svc" => &["A2", "A3", "A4", "A5", "A6"],
-        "payment-svc" => &["G1", "G2", "G3", "G4", "G5"],
-        "notify-svc" => &["N1", "N2", "N3"],
-        _ => &[],
-    }
+/// The boundaries that a service may meet while it runs; E and C7 only when partitions change hands.
+fn boundaries_of(service: &str) -> Vec<&'static str> {
+    let own = match service {
+        "order-svc" => "A",
+        "payment-svc" => "G",
+        "notify-svc" => "N",
+        _ => "C",
+    };
+    let labels = failpoint::ALL.iter().map(|boundary| boundary.label);
+    labels.filter(|label| ["C", "R", "E", own].iter().any(|kind| label.starts_with(kind))).collect()
 }
 
 /// What a kind of fault consists of, before it has its place in time.
@@ -320,9 +321,8 @@ impl Planner {
     /// Longer than the group waits for a silent member.
     fn boundary(&mut self) -> Draft {
         let (who, lasts) = (self.who(), self.seconds(10.0, 15.0));
-        let own = of_its_own(who.service);
-        let at = self.random.random_range(0..OF_ALL.len() + own.len());
-        let label = OF_ALL.get(at).copied().unwrap_or_else(|| own[at - OF_ALL.len()]);
+        let labels = boundaries_of(who.service);
+        let label = labels[self.random.random_range(0..labels.len())];
         let action = AT_A_BOUNDARY[self.random.random_range(0..AT_A_BOUNDARY.len())];
         let detail = json!({"action": action, "seconds": lasts.as_secs_f64()});
         let acts = vec![(Duration::ZERO, Act::Arm(who, label, action)), (lasts, Act::Disarm(who, label))];

@@ -121,11 +121,11 @@ impl<'a, S: Service> Steps<'a, S> {
         Ok((self.decided, self.left))
     }
 
-    /// Takes the locks of all steps at once, where others want the same rows: step by step two transactions might wait for each
-    /// other.
+    /// Takes the locks of all steps at once, where others want the same rows: step by step, or when a step is cut, two
+    /// transactions might wait for each other.
     async fn lock(&mut self, all: &[One<'_, S::Input>]) -> Result<(), BatchError> {
         let inputs: Vec<&S::Input> = all.iter().filter_map(One::input).collect();
-        if !self.shared.service.locks_shared_rows() || inputs.len() <= STEP {
+        if !self.shared.service.locks_shared_rows() || inputs.is_empty() {
             return Ok(());
         }
         self.savepoint().await?;
@@ -192,8 +192,9 @@ impl<'a, S: Service> Steps<'a, S> {
 
     /// Postgres refuses this one, whatever stands before it: a record is held, an answer and a timer back off.
     fn refuse(&mut self, one: &One<'_, S::Input>, error: &sqlx::Error) -> Result<(), BatchError> {
-        let Input::Item(index, item) = one.what else {
-            return Err(BatchError::Timer(one.key().unwrap_or_default(), error.to_string()));
+        let (index, item) = match one.what {
+            Input::Item(index, item) => (index, item),
+            Input::Timer(timer) => return Err(BatchError::Timer(timer.key, error.to_string())),
         };
         let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
         let flaw = Flaw { class: Class::Failed, code: code.into(), message: error.to_string() };

@@ -1,6 +1,10 @@
 //! What the records of the toy service's topics hold.
 
+use events::time::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// The type of the own events.
+pub(crate) const HAPPENED: &str = "toy.Happened";
 
 /// What a command or a foreign event asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,4 +56,18 @@ pub(crate) struct Happened {
     pub(crate) answers: Option<usize>,
     pub(crate) command: Option<i64>,
     pub(crate) refused: Option<String>,
+}
+
+/// What comes of it.
+pub(crate) fn asked(ask: &Ask, now: Timestamp, from: &str) -> Happened {
+    let event = Happened { kind: HAPPENED.to_owned(), key: ask.key, ..Happened::default() };
+    match &ask.act {
+        Act::Add(amount) => Happened { what: format!("{from} {}: add {amount}", ask.id), add: *amount, ..event },
+        Act::Refuse => Happened { what: format!("{from} {}: no", ask.id), refused: Some("NO".to_owned()), ..event },
+        Act::Remind(after) => Happened { what: "remind".to_owned(), due_at: Some(now.0 + after), ..event },
+        Act::Settle => Happened { what: "settle".to_owned(), settles: true, ..event },
+        Act::Call => Happened { what: "call".to_owned(), calls: 1, ..event },
+        Act::CallTwice => Happened { what: "call twice".to_owned(), calls: 2, ..event },
+        Act::Ignore | Act::Fail => Happened { what: format!("{from} {}: mended", ask.id), ..event },
+    }
 }

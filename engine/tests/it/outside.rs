@@ -58,7 +58,7 @@ pub(crate) struct Outside {
     timers_refused: AtomicUsize,
     answers_refused: AtomicUsize,
     calls: Mutex<Vec<Call>>,
-    loads: Mutex<Vec<usize>>,
+    loaded: AtomicUsize,
     replies: Mutex<VecDeque<Reply>>,
     failing: Mutex<BTreeSet<Name>>,
     kafka: Option<Arc<Kafka>>,
@@ -92,14 +92,14 @@ impl Outside {
         self.mended.load(Ordering::Acquire)
     }
 
-    /// So many inputs were loaded at once.
-    pub(crate) fn loaded(&self, inputs: usize) {
-        locked(&self.loads).push(inputs);
+    /// So many inputs are loaded.
+    pub(crate) fn load(&self, inputs: usize) {
+        self.loaded.fetch_add(inputs, Ordering::Relaxed);
     }
 
-    /// How many inputs were loaded at once, each time.
-    pub(crate) fn loads(&self) -> Vec<usize> {
-        locked(&self.loads).clone()
+    /// How many inputs were loaded, each as often as it was.
+    pub(crate) fn loaded(&self) -> usize {
+        self.loaded.load(Ordering::Relaxed)
     }
 
     /// The next timers, and the next answers, cannot be decided on.

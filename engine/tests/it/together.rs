@@ -70,6 +70,8 @@ async fn a_record_that_postgres_refuses_is_held_and_the_others_are_applied_once(
     }
     assert_eq!(world.history(refused).await, Vec::<String>::new());
     assert_eq!(world.count("SELECT count(*) FROM held").await, 1);
+    // Those behind it went by steps. Each of them is loaded twice, first for the locks of the whole transaction.
+    assert!(world.outside.loaded() > expected.len() + KEYS / 3, "a step takes locks that its transaction has not");
     world.refuse_666(false).await;
     world.applied(refused, &[&format!("news {fails}: add 666")]).await;
     world.settled().await;

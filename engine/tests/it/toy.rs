@@ -18,6 +18,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{PgConnection, Row};
 
 pub(crate) use crate::acts::{Act, Ask, Happened};
+use crate::acts::{HAPPENED, asked};
 use crate::outside::Outside;
 
 pub(crate) const COMMANDS: &str = "toy.commands";
@@ -26,7 +27,6 @@ pub(crate) const EVENTS: &str = "toy.events";
 pub(crate) const NAME: &str = "toy-svc";
 pub(crate) const COMMAND: &str = "toy.Command";
 pub(crate) const NEWS: &str = "other.News";
-const HAPPENED: &str = "toy.Happened";
 /// The effects. Only the second may be discarded.
 pub(crate) const EFFECTS: [&str; 2] = ["call", "text"];
 /// What their answers leave in the history.
@@ -91,19 +91,6 @@ fn set_by((event, sequence): Mark) -> SetBy {
 
 fn mark(key: i64, effect: usize, call: Mark) -> EffectMark {
     EffectMark { key, kind: EFFECTS[effect], set_by: set_by(call), not_before: None }
-}
-
-fn asked(ask: &Ask, now: Timestamp, from: &str) -> Happened {
-    let event = Happened { kind: HAPPENED.to_owned(), key: ask.key, ..Happened::default() };
-    match &ask.act {
-        Act::Add(amount) => Happened { what: format!("{from} {}: add {amount}", ask.id), add: *amount, ..event },
-        Act::Refuse => Happened { what: format!("{from} {}: no", ask.id), refused: Some("NO".to_owned()), ..event },
-        Act::Remind(after) => Happened { what: "remind".to_owned(), due_at: Some(now.0 + after), ..event },
-        Act::Settle => Happened { what: "settle".to_owned(), settles: true, ..event },
-        Act::Call => Happened { what: "call".to_owned(), calls: 1, ..event },
-        Act::CallTwice => Happened { what: "call twice".to_owned(), calls: 2, ..event },
-        Act::Ignore | Act::Fail => Happened { what: format!("{from} {}: mended", ask.id), ..event },
-    }
 }
 
 impl Service for Toy {
@@ -184,7 +171,7 @@ impl Service for Toy {
         inputs: &[&Input],
         events: &[&Happened],
     ) -> Result<States, sqlx::Error> {
-        self.outside.loaded(inputs.len());
+        self.outside.load(inputs.len());
         let keys: BTreeSet<i64> =
             inputs.iter().map(|input| input.key()).chain(events.iter().map(|event| event.key)).collect();
         let rows: Vec<sqlx::postgres::PgRow> = sqlx::query(
