@@ -351,6 +351,16 @@ impl Stack {
         self.instance(service, number)?.process.start()
     }
 
+    /// Starts an instance again that was ended, with another value of this variable.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart_with(&mut self, service: &str, number: usize, variable: (&str, &str)) -> anyhow::Result<()> {
+        let process = self.process(service, number)?;
+        process.environment.insert(variable.0.to_owned(), variable.1.to_owned());
+        process.start()
+    }
+
     /// SIGSTOP or SIGCONT.
     ///
     /// # Errors

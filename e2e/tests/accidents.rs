@@ -1,5 +1,6 @@
 //! What happens to a shop's servers without malice, under load: a database comes back as it was some time ago, all databases
-//! are gone, the process that holds the hottest row stands still, somebody else holds it. Each ends in the checker's verdict.
+//! are gone, the process that holds the hottest row stands still, somebody else holds it, a writer is upgraded before its
+//! readers. Each ends in the checker's verdict.
 //!
 //! 10 s each; 60 s and 30 s with `cargo verify --full`.
 
@@ -10,9 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use e2e::client::{Client, eventually};
 use e2e::evidence::{Expects, Run};
-use e2e::history::History;
+use e2e::history::{History, Request};
 use e2e::load::Load;
-use e2e::stack::{Options, SERVICES, Stack};
+use e2e::stack::{Options, PARTITIONS, SERVICES, Stack};
 use e2e::{desk, verdict};
 use nix::sys::signal::Signal;
 use reqwest::Method;
@@ -21,6 +22,9 @@ use tokio::task::JoinHandle;
 
 const INSTANCES: usize = 2;
 const SOON: Duration = Duration::from_secs(60);
+/// Written for refunds only: a build that is older than those has never heard of them.
+const OF_REFUNDS: &str =
+    "orderlog.payment.RefundRequested,orderlog.payment.PaymentRefunded,orderlog.payment.RefundFailed";
 /// A session, the time-out of an idle transaction, and some room.
 const OTHERS_WAIT: Duration = Duration::from_secs(15);
 
@@ -76,6 +80,29 @@ impl Shop {
             Ok(if now > before + 5 { Ok(()) } else { Err(format!("{now} confirmed, as {before} were before")) })
         })
         .await
+    }
+
+    /// Refunds so many confirmed orders of each partition.
+    async fn refund(&self, of_each: i64) -> anyhow::Result<Vec<i64>> {
+        let (operator, mut refunded) = (Client::operator(&self.stack)?, Vec::new());
+        let mut database = PgConnection::connect(&self.stack.databases["order-svc"]).await?;
+        let sql = "SELECT order_id FROM projection.orders WHERE status = 'CONFIRMED' AND partition = $1 LIMIT $2";
+        for partition in 0..PARTITIONS {
+            let orders: Vec<(i64,)> =
+                sqlx::query_as(sql).bind(partition).bind(of_each).fetch_all(&mut database).await?;
+            ensure!(!orders.is_empty(), "no order of partition {partition} is confirmed");
+            refunded.extend(orders.into_iter().map(|(order_id,)| order_id));
+        }
+        for order_id in &refunded {
+            let url = format!("{}/v1/payments/{order_id}/refunds", self.stack.http("payment-svc", 0));
+            let (key, body) =
+                (uuid::Uuid::new_v4().to_string(), serde_json::json!({"reason": "REQUESTED_BY_CUSTOMER"}));
+            let request = Request { op: "refund", key: Some(&key), body: &body, url: &url, method: &Method::POST };
+            let answer = self.history.send(&operator, request, |request| request.header("Prefer", "wait=10")).await?;
+            let answer = answer.context("a refund")?;
+            ensure!(answer.status.is_success(), "{answer:?}");
+        }
+        Ok(refunded)
     }
 
     async fn rebuild(&mut self, service: &str) -> anyhow::Result<()> {
@@ -216,4 +243,45 @@ async fn somebody_else_may_hold_the_hottest_row() -> anyhow::Result<()> {
     held.rollback().await?;
     shop.goes_on(Duration::from_secs(5)).await?;
     shop.close(&[("lock", 1)], 20).await
+}
+
+/// "Readers are upgraded before writers" is the rule (DESIGN §9, H7); here it is broken.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_build_waits_for_its_upgrade_and_is_not_overtaken() -> anyhow::Result<()> {
+    let mut shop = Shop::open().await?;
+    let older = ["order-svc", "notify-svc"];
+    for service in older {
+        shop.stack.kill(service, 1)?;
+        shop.stack.restart_with(service, 1, ("LACKS", OF_REFUNDS))?;
+    }
+    shop.stack.wait_until_ready().await?;
+    shop.goes_on(SOON).await?;
+    shop.note("older", &older.join(" "))?;
+    let refunded = shop.refund(3).await?;
+    let operator = Client::operator(&shop.stack)?;
+    for service in older {
+        eventually("the older build says what it needs", SOON, async || {
+            let answer = operator.get(&format!("{}/readyz", shop.stack.admin(service, 1))).await?;
+            let said = answer.body.to_string();
+            Ok(if said.contains("newer than this build: upgrade me") { Ok(()) } else { Err(format!("{answer:?}")) })
+        })
+        .await?;
+    }
+    tokio::time::sleep(lasts(30)).await;
+    // Its other partitions, and those of the newer build.
+    shop.goes_on(SOON).await?;
+    for service in older {
+        ensure!(desk::is_empty(&shop.stack, service)?, "something is held or dead in {service}");
+        shop.stack.kill(service, 1)?;
+        shop.stack.restart_with(service, 1, ("LACKS", ""))?;
+    }
+    shop.goes_on(SOON).await?;
+    let mut database = PgConnection::connect(&shop.stack.databases["notify-svc"]).await?;
+    eventually("every refund has its notice", SOON, async || {
+        let sql = "SELECT count(DISTINCT order_id) FROM projection.notices WHERE order_id = ANY($1) AND kind = 'PAYMENT_REFUNDED'";
+        let (count,): (i64,) = sqlx::query_as(sql).bind(&refunded).fetch_one(&mut database).await?;
+        Ok(if count == i64::try_from(refunded.len())? { Ok(()) } else { Err(format!("{count} of {refunded:?}")) })
+    })
+    .await?;
+    shop.close(&[("older", 1)], 20).await
 }

@@ -26,6 +26,14 @@ pub fn is(name: &'static str) -> bool {
     chosen.as_deref() == Some(name)
 }
 
+/// Whether this build is too old for this record type.
+#[expect(clippy::disallowed_methods, reason = "a test build's variable, read once")]
+pub(crate) fn lacks(type_name: &str) -> bool {
+    static LACKED: OnceLock<String> = OnceLock::new();
+    let lacked = LACKED.get_or_init(|| std::env::var("LACKS").unwrap_or_default());
+    lacked.split(',').any(|name| name == type_name)
+}
+
 /// A batch's statements without what tells an owner from a former one, or a batch from the next.
 pub(crate) fn fence(statement: &'static str) -> AssertSqlSafe<String> {
     let mut statement = statement.to_owned();

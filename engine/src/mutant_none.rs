@@ -15,6 +15,11 @@ pub const fn is(_name: &'static str) -> bool {
     false
 }
 
+/// Whether this build is too old for this record type.
+pub(crate) const fn lacks(_type_name: &str) -> bool {
+    false
+}
+
 pub(crate) const fn fence(statement: &'static str) -> &'static str {
     statement
 }
