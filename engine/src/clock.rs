@@ -7,13 +7,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use events::time::Timestamp;
 use time::OffsetDateTime;
 
+use crate::failpoint;
+
 /// The wall clock, for IDs, tokens and signatures.
 #[must_use]
 pub fn wall() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "the one clock module")]
     let now = SystemTime::now();
     let millis = now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-    Timestamp(millis)
+    Timestamp(millis.saturating_add(failpoint::clock_ahead_ms()))
 }
 
 /// A monotonic moment, for measuring.

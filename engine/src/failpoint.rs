@@ -9,6 +9,8 @@
 //! - `stop`: this process stands still, heartbeats included, until somebody sends SIGCONT.
 //! - `err`: the step behind the boundary errs; where its outcome can be unknown, that.
 //! - `delay:MS`: only this step waits, for so many milliseconds.
+//!
+//! A test build's wall clock can be put forward and back, too.
 
 /// A boundary: its label in the reliability plan, and what lies before and behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +65,10 @@ pub const ALL: [Boundary; 35] = {
     ]
 };
 
+pub(crate) use build::clock_ahead_ms;
 pub use build::{Injected, pass, reach};
 #[cfg(feature = "failpoints")]
-pub use build::{arm, hits};
+pub use build::{arm, hits, put_clock_ahead_ms};
 
 #[cfg(not(feature = "failpoints"))]
 mod build {
@@ -88,11 +91,16 @@ mod build {
     pub fn pass(_label: &'static str) -> Result<(), Injected> {
         Ok(())
     }
+
+    pub(crate) const fn clock_ahead_ms() -> i64 {
+        0
+    }
 }
 
 #[cfg(feature = "failpoints")]
 mod build {
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicI64, Ordering};
     use std::sync::{Mutex, Once, PoisonError};
     use std::time::Duration;
 
@@ -104,6 +112,7 @@ mod build {
 
     static HITS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
     static ENVIRONMENT: Once = Once::new();
+    static CLOCK_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
     /// An armed boundary erred.
     #[derive(Debug, thiserror::Error)]
@@ -190,6 +199,17 @@ mod build {
         take_environment();
         let boundary = ALL.iter().find(|boundary| boundary.label == label).context("no such boundary")?;
         fail::cfg(boundary.label, actions).map_err(anyhow::Error::msg)
+    }
+
+    /// How far this process' wall clock is ahead of the machine's.
+    pub(crate) fn clock_ahead_ms() -> i64 {
+        CLOCK_AHEAD_MS.load(Ordering::Relaxed)
+    }
+
+    /// Steps this process' wall clock: from now on it is so far ahead of the machine's, or behind.
+    pub fn put_clock_ahead_ms(ahead: i64) {
+        tracing::warn!(ahead, "the wall clock is put ahead of the machine's");
+        CLOCK_AHEAD_MS.store(ahead, Ordering::Relaxed);
     }
 
     /// How often each boundary was reached in this process, armed or not.

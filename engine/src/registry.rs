@@ -25,12 +25,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const LEVEL: &str = "FULL_TRANSITIVE";
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
-macro_rules! contradict {
-    ($($text:tt)*) => {
-        return Err(Contradiction(format!($($text)*)).into())
-    };
-}
-
 /// Whether a schema ID exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
@@ -66,11 +60,6 @@ pub struct Registry {
     url: String,
     client: reqwest::Client,
 }
-
-/// The registry and the database contradict each other.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Contradiction(String);
 
 #[derive(Debug, Deserialize)]
 struct Registered {
@@ -138,7 +127,7 @@ impl Registry {
                     }
                     id
                 }
-                (Ok(None), Some(known)) => contradict!(
+                (Ok(None), Some(known)) => bail!(
                     "the registry has lost {} version {}, which records were written with (ID {})",
                     def.subject(),
                     def.version,
@@ -174,13 +163,6 @@ impl Registry {
             ids.push((def, id));
         }
         Ok(Codec::new(&ids))
-    }
-
-    /// True when waiting may help: the registry does not answer, or the schemas are not registered yet. A registry that
-    /// contradicts what is remembered stays wrong.
-    #[must_use]
-    pub fn is_passing(error: &anyhow::Error) -> bool {
-        error.downcast_ref::<Contradiction>().is_none()
     }
 
     /// Asks whether a schema ID exists. Never answered from memory.

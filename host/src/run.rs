@@ -181,7 +181,7 @@ async fn start<P: Program>(
     let (postgres, say) = (&servers.postgres, |what| stage.say(what));
     pool::waited_out(postgres, say, async || migrate(&processors, P::MIGRATIONS).await).await?;
     let registry = Registry::new(&settings.registry_url)?;
-    let codec = Arc::new(schema_ids(&registry, &processors, &servers, stage).await?);
+    let codec = Arc::new(schema_ids(&registry, &processors, &servers, stage).await);
     let issue = async || IdIssuer::start(processors.clone(), number, &instance).await;
     let ids = pool::waited_out(postgres, say, issue).await?;
     let kafka = Arc::new(settings.kafka.clone());
@@ -256,18 +256,18 @@ fn servers(settings: &Settings, breakers: &Breakers) -> anyhow::Result<Servers> 
     Ok(servers)
 }
 
-/// The schema IDs; waits while nothing is remembered and the registry does not answer or does not have them yet.
-async fn schema_ids(registry: &Registry, pool: &PgPool, servers: &Servers, stage: &Stage) -> anyhow::Result<Codec> {
+/// The schema IDs; waits while nothing is remembered and the registry does not answer or does not have them yet, and while
+/// it contradicts what is remembered: another one may be put in its place.
+async fn schema_ids(registry: &Registry, pool: &PgPool, servers: &Servers, stage: &Stage) -> Codec {
     loop {
         match registry.codec(pool).await {
-            Ok(codec) => return Ok(codec),
-            Err(error) if Registry::is_passing(&error) => {
+            Ok(codec) => return codec,
+            Err(error) => {
                 warn!(error = format!("{error:#}"), "waiting for the schema IDs");
                 stage.say(format!("waiting for the schema IDs: {error:#}"));
                 servers.registry.failed(format!("{error:#}"));
                 tokio::time::sleep(RETRY_EVERY).await;
             }
-            Err(error) => return Err(error),
         }
     }
 }

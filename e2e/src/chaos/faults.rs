@@ -71,6 +71,8 @@ pub(super) enum Act {
     Backend(&'static str),
     Change(Vec<Link>, Box<Faults>),
     Heal(Vec<Link>),
+    /// To a registry that has nothing.
+    Mislead(Vec<Link>),
     Reset(Vec<Link>),
     HalfClose(Vec<Link>),
     /// The reply to the next COMMIT is lost.
@@ -81,10 +83,12 @@ pub(super) enum Act {
     Plan(Simulator, &'static str),
     /// The end of its plan.
     NoPlan(Simulator),
-    /// Something happens at a boundary of the test build, the next time it is reached.
+    /// Something happens at a boundary of the test build, as the crate `fail` writes it.
     Arm(Who, &'static str, &'static str),
     /// Nothing does any more, and who was killed or stopped there is well again.
     Disarm(Who, &'static str),
+    /// The wall clock of a test build is so many milliseconds ahead of the machine's.
+    Clock(Who, i64),
     /// So many times the usual load.
     Load(u32),
 }
@@ -112,7 +116,9 @@ impl Fault {
             .acts
             .iter()
             .flat_map(|(_, act)| match act {
-                Act::Change(links, _) | Act::Reset(links) | Act::HalfClose(links) => links.clone(),
+                Act::Change(links, _) | Act::Mislead(links) | Act::Reset(links) | Act::HalfClose(links) => {
+                    links.clone()
+                }
                 Act::LoseCommit(link) | Act::LoseReport(link) => vec![*link],
                 _ => Vec::new(),
             })

@@ -44,6 +44,8 @@ pub(super) struct Field {
     down: BTreeSet<Who>,
     /// Who may meet something at a boundary, and how often they had reached it before.
     armed: BTreeMap<(Who, &'static str), u64>,
+    /// Whose clock is wrong.
+    stepped: BTreeSet<Who>,
     /// Who ended by himself, with the end of his log.
     pub(super) deserters: Vec<String>,
     http: reqwest::Client,
@@ -52,8 +54,8 @@ pub(super) struct Field {
 impl Field {
     pub(super) fn new(stack: Stack, links: Links, servers: Servers, load: Arc<Load>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
-        let (down, armed, deserters) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
-        Ok(Self { stack, links, servers, load, down, armed, deserters, http })
+        let (down, armed, stepped, deserters) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new(), Vec::new());
+        Ok(Self { stack, links, servers, load, down, armed, stepped, deserters, http })
     }
 
     /// Does it. `Some` says whether somebody was there to feel it.
@@ -74,6 +76,10 @@ impl Field {
             Act::Postgres(what) => self.servers.postgres.act(*what).await,
             Act::Backend(service) => Ok(Some(self.kill_backend(service).await)),
             Act::Change(links, faults) => self.through(links, |proxy| proxy.change(|now| *now = **faults)),
+            Act::Mislead(links) => {
+                self.links.mislead(links);
+                Ok(None)
+            }
             Act::Heal(links) => self.through(links, Proxy::heal),
             Act::Reset(links) => self.through(links, Proxy::reset),
             Act::HalfClose(links) => self.through(links, Proxy::half_close),
@@ -82,11 +88,19 @@ impl Field {
             Act::Plan(simulator, mode) => self.plan(*simulator, mode).await.map(|()| None),
             Act::NoPlan(simulator) => self.no_plan(*simulator).await.map(Some),
             Act::Arm(who, label, action) => {
-                let before = self.arm(*who, label, &format!("1*return({action})->off")).await;
+                let before = self.arm(*who, label, action).await;
                 self.armed.extend(before.ok().map(|before| ((*who, *label), before)));
                 Ok(None)
             }
             Act::Disarm(who, label) => self.disarm(*who, label).await.map(Some),
+            Act::Clock(who, 0) => self.set_clock(*who).await.map(|()| None),
+            Act::Clock(who, ahead) => {
+                let stepped = self.step_clock(*who, *ahead).await.is_ok();
+                if stepped {
+                    self.stepped.insert(*who);
+                }
+                Ok(Some(stepped))
+            }
             Act::Load(times) => {
                 self.load.times(*times);
                 Ok(Some(true))
@@ -124,6 +138,21 @@ impl Field {
         self.end(who, Signal::SIGKILL)?;
         self.start(who)?;
         Ok(true)
+    }
+
+    async fn step_clock(&self, who: Who, ahead_ms: i64) -> anyhow::Result<()> {
+        let url = format!("{}/admin/clock", self.stack.admin(who.service, who.instance));
+        self.http.put(url).body(ahead_ms.to_string()).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// The clock is right again, in a new process where the old one does not answer.
+    async fn set_clock(&mut self, who: Who) -> anyhow::Result<()> {
+        if self.stepped.remove(&who) && self.step_clock(who, 0).await.is_err() {
+            self.end(who, Signal::SIGKILL)?;
+            self.start(who)?;
+        }
+        Ok(())
     }
 
     fn through(&self, links: &[Link], what: impl Fn(&Proxy)) -> anyhow::Result<Option<bool>> {

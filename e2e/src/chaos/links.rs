@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
 use testkit::Proxy;
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::faults::{Link, Peer, Who};
 use super::plan::INSTANCES;
@@ -12,7 +15,11 @@ use crate::stack::{SERVICES, Stack};
 
 /// All proxies, those of the guests that come and go included.
 #[derive(Debug)]
-pub(super) struct Links(BTreeMap<Link, Proxy>);
+pub(super) struct Links {
+    proxies: BTreeMap<Link, Proxy>,
+    /// A registry that has nothing.
+    empty_registry: MockServer,
+}
 
 impl Links {
     /// Starts them.
@@ -32,12 +39,15 @@ impl Links {
                 proxies.insert(Link { who, to: Peer::Outside }, outside);
             }
         }
-        Ok(Self(proxies))
+        let empty_registry = MockServer::start().await;
+        let nothing = ResponseTemplate::new(404).set_body_json(json!({"error_code": 40403, "message": "Not found"}));
+        Mock::given(any()).respond_with(nothing).mount(&empty_registry).await;
+        Ok(Self { proxies, empty_registry })
     }
 
     /// The variables that lead an instance through its proxies.
     pub(super) fn detours(&self, who: Who, stack: &Stack) -> Vec<(&'static str, String)> {
-        let to = |to| &self.0[&Link { who, to }];
+        let to = |to| &self.proxies[&Link { who, to }];
         let mut detours = vec![
             ("KAFKA_BOOTSTRAP", to(Peer::Kafka).address()),
             ("DATABASE_URL", to(Peer::Postgres).url(&stack.databases[who.service])),
@@ -53,20 +63,32 @@ impl Links {
 
     /// Does the same to each of these.
     pub(super) fn each(&self, links: &[Link], what: impl Fn(&Proxy)) {
-        links.iter().filter_map(|link| self.0.get(link)).for_each(what);
+        links.iter().filter_map(|link| self.proxies.get(link)).for_each(what);
+    }
+
+    /// Leads these to a registry that has nothing.
+    pub(super) fn mislead(&self, links: &[Link]) {
+        let instead = Some(*self.empty_registry.address());
+        self.each(links, |proxy| proxy.change(|faults| faults.instead = instead));
     }
 
     /// Heals all.
     pub(super) fn heal(&self) {
-        self.0.values().for_each(Proxy::heal);
+        self.proxies.values().for_each(Proxy::heal);
     }
 
     /// How often connections or bytes of these links were in trouble so far.
     pub(super) fn troubles(&self, links: &[Link]) -> usize {
         let of = |proxy: &Proxy| {
             let counts = proxy.counts();
-            counts.refused + counts.reset + counts.half_closed + counts.held + counts.delayed + counts.lost
+            counts.refused
+                + counts.reset
+                + counts.half_closed
+                + counts.held
+                + counts.delayed
+                + counts.lost
+                + counts.misled
         };
-        links.iter().filter_map(|link| self.0.get(link)).map(of).sum()
+        links.iter().filter_map(|link| self.proxies.get(link)).map(of).sum()
     }
 }

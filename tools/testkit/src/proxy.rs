@@ -10,6 +10,7 @@ mod way;
 mod wire;
 
 use std::io;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct Faults {
     pub down: Way,
     /// Each new connection is reset at once.
     pub refuse: bool,
+    /// Each new connection is led to another server.
+    pub instead: Option<SocketAddr>,
 }
 
 /// What really happened since the proxy was started.
@@ -62,6 +65,8 @@ pub struct Counts {
     pub delayed: usize,
     /// Replies that were lost.
     pub lost: usize,
+    /// Connections that were led to another server.
+    pub misled: usize,
 }
 
 /// The proxy of one server. Clones are the same proxy.

@@ -29,6 +29,7 @@ pub(super) struct Counters {
     pub(super) held: AtomicUsize,
     pub(super) delayed: AtomicUsize,
     pub(super) lost: AtomicUsize,
+    misled: AtomicUsize,
 }
 
 /// What all connections of a proxy share.
@@ -74,6 +75,7 @@ impl Wire {
             held: now(&self.counters.held),
             delayed: now(&self.counters.delayed),
             lost: now(&self.counters.lost),
+            misled: now(&self.counters.misled),
         }
     }
 
@@ -91,12 +93,16 @@ impl Wire {
     }
 
     async fn carry(self: Arc<Self>, mut client: TcpStream) {
+        let instead = self.faults.borrow().instead;
         // A server that is away refuses here, and so does the proxy.
-        let Ok(mut server) = TcpStream::connect(self.target).await else { return abort(&client) };
+        let Ok(mut server) = TcpStream::connect(instead.unwrap_or(self.target)).await else { return abort(&client) };
         if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
             return;
         }
         count(&self.counters.connected);
+        if instead.is_some() {
+            count(&self.counters.misled);
+        }
         let mut orders = self.orders.subscribe();
         let resets = orders.borrow_and_update().resets;
         let fate = Fate::default();
