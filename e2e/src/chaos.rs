@@ -2,7 +2,7 @@
 //! end.
 //!
 //! In reading order: `faults` are data, `plan` draws them from the seed, `field` does them, through the proxies of `links` and
-//! to the servers of `servers`; `load` orders from `shop` meanwhile, `injector` appends what nobody sent; `storm` is the time of
+//! to [`crate::servers`]; `load` orders from `shop` meanwhile, `injector` appends what nobody sent; `storm` is the time of
 //! the faults, `settle` the time after, `report` what a person reads. It judges liveness itself; the rest is the checker's.
 
 mod faults;
@@ -13,7 +13,6 @@ mod load;
 mod plan;
 mod progress;
 pub mod report;
-mod servers;
 mod settle;
 mod shop;
 mod storm;
@@ -32,6 +31,7 @@ use crate::evidence::lines::Lines;
 use crate::evidence::{self, Expects, Limits, Run};
 use crate::ground;
 use crate::history::{self, History};
+use crate::servers::Servers;
 use crate::stack::{self, PARTITIONS, SERVICES, Stack};
 use crate::verdict;
 use faults::{Fault, Who};
@@ -41,7 +41,6 @@ use links::Links;
 use load::Load;
 use plan::INSTANCES;
 use report::{Report, Times};
-use servers::Servers;
 use shop::Shop;
 
 /// The time before the first fault, in which nearly everything must go well.
@@ -186,7 +185,7 @@ fn kafka(stack: &Stack) -> Kafka {
 
 /// Servers, proxies, services, and a shop that is not open yet.
 async fn prepare(options: &Options) -> anyhow::Result<Field> {
-    let servers = Servers::start(&options.out).await.context("starting a broker and a Postgres for the run")?;
+    let servers = Servers::start(&options.out, None).await.context("starting a broker and a Postgres for the run")?;
     let chosen = stack::Options {
         instances: INSTANCES,
         pay_within: "20s",

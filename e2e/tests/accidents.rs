@@ -1,6 +1,6 @@
 //! What happens to a shop's servers without malice, under load: a database comes back as it was some time ago, all databases
 //! are gone, the process that holds the hottest row stands still, somebody else holds it, a writer is upgraded before its
-//! readers. Each ends in the checker's verdict.
+//! readers, a server's disk is full. Each ends in the checker's verdict.
 //!
 //! 10 s each; 60 s and 30 s with `cargo verify --full`.
 
@@ -13,6 +13,7 @@ use e2e::client::{Client, eventually};
 use e2e::evidence::{Expects, Run};
 use e2e::history::{History, Request};
 use e2e::load::Load;
+use e2e::servers::Servers;
 use e2e::stack::{Options, PARTITIONS, SERVICES, Stack};
 use e2e::{desk, verdict};
 use nix::sys::signal::Signal;
@@ -25,6 +26,8 @@ const SOON: Duration = Duration::from_secs(60);
 /// Written for refunds only: a build that is older than those has never heard of them.
 const OF_REFUNDS: &str =
     "orderlog.payment.RefundRequested,orderlog.payment.PaymentRefunded,orderlog.payment.RefundFailed";
+/// Enough for what a server writes in a test.
+const DISK_BYTES: u64 = 600 << 20;
 /// A session, the time-out of an idle transaction, and some room.
 const OTHERS_WAIT: Duration = Duration::from_secs(15);
 
@@ -45,7 +48,14 @@ struct Shop {
 
 impl Shop {
     async fn open() -> anyhow::Result<Self> {
-        let options = Options { instances: INSTANCES, pay_within: "20s", timer_grace: "2s", ..Options::default() };
+        Self::open_on(None).await
+    }
+
+    /// On servers of its own.
+    async fn open_on(servers: Option<&Servers>) -> anyhow::Result<Self> {
+        let servers = servers.map(|servers| (servers.kafka.clone(), servers.postgres_admin.clone()));
+        let usual = Options { instances: INSTANCES, pay_within: "20s", timer_grace: "2s", ..Options::default() };
+        let options = Options { servers, ..usual };
         let stack = Stack::start(&options).await?;
         let folder = verdict::folder(&stack);
         let history = Arc::new(History::open(&folder)?);
@@ -78,6 +88,18 @@ impl Shop {
         eventually("orders are confirmed", within, async || {
             let now = self.confirmed().await?;
             Ok(if now > before + 5 { Ok(()) } else { Err(format!("{now} confirmed, as {before} were before")) })
+        })
+        .await
+    }
+
+    async fn stands_still(&self, within: Duration) -> anyhow::Result<()> {
+        let before = std::sync::Mutex::new(-1);
+        eventually("no order is confirmed any more", within, async || {
+            // With no room for a temporary file a reader may be refused, too.
+            let Ok(now) = self.confirmed().await else { return Ok(Ok(())) };
+            let before = std::mem::replace(&mut *before.lock().expect("nobody panics"), now);
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            Ok(if now == before { Ok(()) } else { Err(format!("{now} confirmed, {before} before")) })
         })
         .await
     }
@@ -284,4 +306,34 @@ async fn an_older_build_waits_for_its_upgrade_and_is_not_overtaken() -> anyhow::
     })
     .await?;
     shop.close(&[("older", 1)], 20).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_postgres_is_waited_out() -> anyhow::Result<()> {
+    let logs = tempfile::tempdir()?;
+    let mut servers = Servers::start(logs.path(), Some(DISK_BYTES)).await?;
+    let shop = Shop::open_on(Some(&servers)).await?;
+    shop.goes_on(SOON).await?;
+    shop.note("full", "postgres")?;
+    servers.postgres.fill_disk()?;
+    shop.stands_still(SOON).await?;
+    tokio::time::sleep(lasts(20)).await;
+    servers.postgres.free_disk().await?;
+    shop.goes_on(SOON).await?;
+    shop.close(&[("full", 1)], 0).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_kafka_is_waited_out() -> anyhow::Result<()> {
+    let logs = tempfile::tempdir()?;
+    let mut servers = Servers::start(logs.path(), Some(DISK_BYTES)).await?;
+    let shop = Shop::open_on(Some(&servers)).await?;
+    shop.goes_on(SOON).await?;
+    shop.note("full", "kafka")?;
+    servers.broker.fill_disk()?;
+    shop.stands_still(SOON).await?;
+    tokio::time::sleep(lasts(20)).await;
+    servers.broker.free_disk().await?;
+    shop.goes_on(SOON).await?;
+    shop.close(&[("full", 1)], 0).await
 }

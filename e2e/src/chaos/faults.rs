@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use testkit::proxy::Faults;
 
+use crate::servers::ToServer;
+
 /// An instance of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Who {
@@ -29,23 +31,6 @@ pub(super) enum Peer {
 pub(super) struct Link {
     pub(super) who: Who,
     pub(super) to: Peer,
-}
-
-/// What is done to a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ToServer {
-    /// SIGKILL
-    Kill,
-    /// SIGQUIT: Postgres' immediate shutdown.
-    Quit,
-    /// SIGTERM
-    Terminate,
-    /// SIGSTOP
-    Stop,
-    /// SIGCONT
-    Continue,
-    /// Where it does not run.
-    Start,
 }
 
 /// What a simulator is told.

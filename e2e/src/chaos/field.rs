@@ -19,11 +19,11 @@ use super::faults::{Act, Link, Simulator, Who};
 use super::links::Links;
 use super::load::Load;
 use super::plan::INSTANCES;
-use super::servers::Servers;
 use crate::boundaries;
 use crate::client::Client;
 use crate::evidence::Sample;
 use crate::process::Process;
+use crate::servers::Servers;
 use crate::stack::{SERVICES, Stack};
 
 /// A request of Kafka that carries records of ours names their type in a header.

@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::field::Field;
 use crate::client::eventually;
+use crate::desk;
 
 /// An order placed after the faults is confirmed within this time.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(30);
@@ -58,6 +59,7 @@ pub(super) async fn settled(field: &mut Field, patience: u32) -> anyhow::Result<
     let began = Instant::now();
     eventually("the end of everything", SETTLED_WITHIN * patience, async || {
         field.look_after()?;
+        redrive_effects(field)?;
         let open = under_way(field).await?;
         if open.is_empty() {
             return Ok(Ok(began.elapsed()));
@@ -66,6 +68,18 @@ pub(super) async fn settled(field: &mut Field, patience: u32) -> anyhow::Result<
         Ok(Err(open.join(", ")))
     })
     .await
+}
+
+/// An operator's work: what was tried too often while the other side was out of order is tried once more.
+fn redrive_effects(field: &Field) -> anyhow::Result<()> {
+    for service in ["payment-svc", "notify-svc"] {
+        let (_, groups) = desk::ask(&field.stack, &["dlq", "list", service])?;
+        for group in groups.as_array().into_iter().flatten().filter(|group| group["class"] == "effect") {
+            let group = group["group"].as_str().unwrap_or_default();
+            desk::ask(&field.stack, &["dlq", "redrive", service, "--group", group, "--reason", "all is well again"])?;
+        }
+    }
+    Ok(())
 }
 
 async fn under_way(field: &Field) -> anyhow::Result<Vec<String>> {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use events::envelope::Cause;
+use events::envelope::{Cause, name};
 use serde_json::json;
 
 use super::letters::{Letter, Step};
@@ -87,7 +87,8 @@ fn passed(log: &Log<'_>, service: &Service, topic: &str) -> BTreeMap<i32, i64> {
 impl<'l> Fates<'l> {
     fn of(log: &'l Log<'_>, service: &'static Service, stories: &'l ignored::Stories<'l>) -> Self {
         let mut letters: HashMap<&Place, Vec<&Letter<'_>>> = HashMap::new();
-        for letter in log.letters.iter().filter(|letter| letter.service == service.name) {
+        let about_records = |letter: &&Letter<'_>| letter.service == service.name && letter.effect.is_none();
+        for letter in log.letters.iter().filter(about_records) {
             letters.entry(&letter.source).or_default().push(letter);
         }
         let mut applied = HashMap::new();
@@ -155,13 +156,17 @@ impl<'l> Fates<'l> {
         if !log.folder.tables.get(self.service.name).is_some_and(|tables| tables.contains_key(name)) {
             return;
         }
-        let mut kept = HashSet::new();
+        let (mut kept, mut effects) = (HashSet::new(), HashSet::new());
         for row in log.folder.table(self.service.name, name) {
             let place = (
                 log.bare(text(row, "topic").unwrap_or_default()).to_owned(),
                 number(row, "partition").and_then(|partition| i32::try_from(partition).ok()).unwrap_or(-1),
                 number(row, "source_offset").unwrap_or(-1),
             );
+            if let Some(effect) = text(row, "effect").filter(|effect| !effect.is_empty()) {
+                effects.insert((place, effect.to_owned()));
+                continue;
+            }
             let over = self.applied.contains_key(&place) || self.last(&place).is_none_or(|step| step == Step::Settled);
             if over {
                 findings.violated(
@@ -178,6 +183,29 @@ impl<'l> Fates<'l> {
             findings.violated(format!("{}: {place:?} has a letter, but no row", self.service.name), || {
                 Witness::of_log(self.letters(place).iter().map(|letter| log.show(&topic_of(letter), letter.entry)))
             });
+        }
+        self.effects(log, findings, &effects);
+    }
+
+    /// A dead effect is kept until an event of its key ends it.
+    fn effects(&self, log: &Log<'_>, findings: &mut Findings, kept: &HashSet<(Place, String)>) {
+        let mut announced = HashSet::new();
+        for letter in log.letters.iter().filter(|letter| letter.service == self.service.name) {
+            let Some(effect) = letter.effect else { continue };
+            let named = (letter.source.clone(), effect.to_owned());
+            let is_kept = kept.contains(&named);
+            announced.insert(named);
+            let mut events = log.facts.iter().filter(|fact| fact.topic == self.service.events);
+            let at = letter.entry.text(name::TIME);
+            let ends = |entry: &Entry| entry.key == letter.entry.key && entry.text(name::TIME) >= at;
+            if !is_kept && !events.any(|fact| ends(fact.entry)) {
+                let what = format!("{}: {effect} of {:?} died, and nothing ended it", self.service.name, letter.source);
+                findings.violated(what, || Witness::of_log([log.show(&topic_of(letter), letter.entry)]));
+            }
+        }
+        for (place, effect) in kept.difference(&announced) {
+            let what = format!("{}: {effect} of {place:?} is kept, and has no dead letter", self.service.name);
+            findings.violated(what, || Witness::default().with_rows([json!({"effect": effect})]));
         }
     }
 

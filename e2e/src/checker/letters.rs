@@ -26,6 +26,8 @@ pub(super) struct Letter<'a> {
     pub(super) step: Step,
     /// Where the record lies that it is about.
     pub(super) source: Place,
+    /// Which of its effects, where it is not about the record itself.
+    pub(super) effect: Option<&'a str>,
     /// `strange`, `poison`, `undecodable`, `failed`, `waiting`, `effect`
     pub(super) class: &'a str,
 }
@@ -39,10 +41,17 @@ impl<'a> Letter<'a> {
             "orderlog.engine.RecordDied" => Step::Died,
             _ => return None,
         };
-        let Ok(Cause::Record(source)) = entry.text(name::CAUSE)?.parse() else { return None };
-        let topic = source.topic.strip_prefix(prefix).unwrap_or(&source.topic).to_owned();
-        let source = (topic, source.partition, source.offset);
-        Some(Self { service, dlq, entry, step, source, class: entry.text("failure-class")? })
+        let bare = |topic: &str| topic.strip_prefix(prefix).unwrap_or(topic).to_owned();
+        let (source, effect) = match entry.text(name::CAUSE)?.parse() {
+            Ok(Cause::Record(source)) => ((bare(&source.topic), source.partition, source.offset), None),
+            Ok(Cause::Effect) => {
+                let said = |name: &str| entry.text(&format!("failure-{name}"));
+                let place = (bare(said("topic")?), said("partition")?.parse().ok()?, said("offset")?.parse().ok()?);
+                (place, Some(said("effect")?))
+            }
+            _ => return None,
+        };
+        Some(Self { service, dlq, entry, step, source, effect, class: entry.text("failure-class")? })
     }
 
     /// True when the failure headers name the same place as its cause.

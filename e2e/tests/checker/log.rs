@@ -4,7 +4,7 @@ use e2e::evidence::Injected;
 use events::order::OrderCommand;
 use serde_json::json;
 
-use crate::world::{BEGAN, PRODUCT, World, read, set};
+use crate::world::{At, BEGAN, PREFIX, PRODUCT, World, read, set};
 use crate::{column, header, judged, said, sees};
 
 #[test]
@@ -168,6 +168,14 @@ fn i12_dead_letters() {
         world.folder.injected.push(Injected { topic, partition: 0, offset: 0, class, value: Some(b"x".to_vec()) });
     };
     sees("an injected record that is not dead", injected, &["I12"], &["not among the dead"]);
+    let unburied = |world: &mut World| effect_dies(world, false);
+    sees("a dead effect that nobody keeps", unburied, &["I12"], &["notify-svc", "EMAIL", "nothing ended it"]);
+    let unannounced = |world: &mut World| {
+        effect_dies(world, true);
+        world.folder.topics.get_mut("notify-svc.dlq").unwrap().pop();
+        world.settle();
+    };
+    sees("a dead effect without a letter", unannounced, &["I12"], &["notify-svc", "EMAIL", "no dead letter"]);
     let stranger = |world: &mut World| drop(world.folder.injected.remove(0));
     sees("a strange record that nobody injected", stranger, &["I12"], &["was not injected"]);
     let held = |world: &mut World| {
@@ -187,6 +195,32 @@ fn i12_dead_letters() {
         world.row("order-svc", "projection.held", row);
     };
     sees("a record still held", held, &["I6", "I12"], &["held"]);
+}
+
+/// The letter of an effect, and its row.
+fn effect_dies(world: &mut World, is_kept: bool) {
+    let (topic, key) = ("notification.events", world.orders["held"]);
+    let event = world.last(topic, "NotificationSkipped", key).clone();
+    let at = At { topic: topic.to_owned(), partition: event.partition, offset: event.offset, sequence: None, id: 0 };
+    world.letter("notify-svc", "RecordDied", "effect", &at, false);
+    let id = event.text("ce_id").unwrap().to_owned();
+    let letter = world.folder.topics.get_mut("notify-svc.dlq").unwrap().last_mut().unwrap();
+    letter.headers = set(&set(&letter.headers, "ce_cause", "effect"), "ce_causationid", &id);
+    letter.headers.put("failure-effect", "ORDER_CONFIRMED.EMAIL");
+    if is_kept {
+        let row = json!({"topic": format!("{PREFIX}{topic}"), "partition": at.partition, "source_offset": at.offset,
+            "key": key, "dead": true, "class": "effect", "effect": "ORDER_CONFIRMED.EMAIL"});
+        world.row("notify-svc", "projection.held", row);
+    }
+    world.settle();
+}
+
+#[test]
+fn a_dead_effect_may_wait_for_an_operator() {
+    let mut world = World::honest();
+    effect_dies(&mut world, true);
+    let report = judged(&world);
+    assert!(report.valid, "{}", said(&report));
 }
 
 #[test]

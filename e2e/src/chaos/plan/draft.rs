@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use testkit::proxy::{Faults, Way};
 
 use super::{INSTANCES, Planner};
-use crate::chaos::faults::{Act, Link, Peer, Simulator, ToServer, Who};
+use crate::chaos::faults::{Act, Link, Peer, Simulator, Who};
+use crate::servers::ToServer;
 use crate::stack::SERVICES;
 
 /// What happens at a boundary. Standing still lasts until the fault ends.

@@ -1,7 +1,9 @@
-//! A broker and a Postgres of the run's own, so that it may kill them: started as the ones that run already, with other ports
-//! and empty folders.
+//! A broker and a Postgres of a run's own, so that it may kill them or fill their disks: started as the ones that run already,
+//! with other ports and empty folders.
 //!
 //! The registry is shared; who cuts it off does so by a proxy. Both servers die with this process, however it ends.
+
+mod disk;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -14,10 +16,10 @@ use nix::sys::signal::Signal;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use sqlx::Connection;
 
-use super::faults::ToServer;
 use crate::client::eventually;
 use crate::ground::{binary, free_port, server};
 use crate::process::Process;
+use disk::Disk;
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
 /// A server that takes longer to end is killed. Postgres does when it is told to in the middle of a recovery.
@@ -25,10 +27,29 @@ const ENDS_WITHIN: Duration = Duration::from_secs(8);
 const ORPHANS_END_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// What is done to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToServer {
+    /// SIGKILL
+    Kill,
+    /// SIGQUIT: Postgres' immediate shutdown.
+    Quit,
+    /// SIGTERM
+    Terminate,
+    /// SIGSTOP
+    Stop,
+    /// SIGCONT
+    Continue,
+    /// Where it does not run.
+    Start,
+}
+
 /// A server that is ended and started again.
 #[derive(Debug)]
-pub(super) struct Server {
+pub struct Server {
     process: Process,
+    /// What it writes to, where that has an end.
+    disk: Option<Disk>,
     /// It was told to end.
     ending: bool,
     /// What ends it when it is to start again and has not ended.
@@ -37,13 +58,15 @@ pub(super) struct Server {
 
 /// Both of them.
 #[derive(Debug)]
-pub(super) struct Servers {
-    pub(super) broker: Server,
-    pub(super) postgres: Server,
+pub struct Servers {
+    /// Kafka.
+    pub broker: Server,
+    /// Postgres.
+    pub postgres: Server,
     /// `host:port`
-    pub(super) kafka: String,
+    pub kafka: String,
     /// URL of the superuser.
-    pub(super) postgres_admin: String,
+    pub postgres_admin: String,
     /// Goes last.
     _folder: tempfile::TempDir,
 }
@@ -57,15 +80,25 @@ struct Model {
 }
 
 impl Servers {
-    /// Starts both and waits until they answer.
-    pub(super) async fn start(logs: &Path) -> anyhow::Result<Self> {
+    /// Starts both and waits until they answer. With `disk_bytes` each writes to a disk of that size.
+    ///
+    /// # Errors
+    /// When one does not start, or when this machine cannot make such a disk.
+    pub async fn start(logs: &Path, disk_bytes: Option<u64>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("orderlog-chaos-").tempdir()?;
         // Postgres runs under an account of its own, which must get through.
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+        let disk = |name: &str| {
+            let place = folder.path().join(name);
+            std::fs::create_dir(&place)?;
+            disk_bytes.map(|bytes| Disk::make(place, bytes)).transpose()
+        };
+        let disks = (disk("kafka")?, disk("postgres")?);
         let (broker, kafka) = broker(folder.path(), logs)?;
         let (postgres, postgres_admin) = postgres(folder.path(), logs)?;
+        let mut broker = Server::new(broker, disks.0, Signal::SIGKILL);
         // Children of a killed postmaster would be in the way of the next one.
-        let (mut broker, mut postgres) = (Server::new(broker, Signal::SIGKILL), Server::new(postgres, Signal::SIGQUIT));
+        let mut postgres = Server::new(postgres, disks.1, Signal::SIGQUIT);
         broker.process.start()?;
         postgres.process.start()?;
         let servers = Self { broker, postgres, kafka, postgres_admin, _folder: folder };
@@ -85,12 +118,34 @@ impl Servers {
 }
 
 impl Server {
-    fn new(process: Process, last_resort: Signal) -> Self {
-        Self { process, ending: false, last_resort }
+    fn new(process: Process, disk: Option<Disk>, last_resort: Signal) -> Self {
+        Self { process, disk, ending: false, last_resort }
+    }
+
+    /// Nothing more can be written, which may be its end.
+    ///
+    /// # Errors
+    /// When its disk has no end.
+    pub fn fill_disk(&mut self) -> anyhow::Result<()> {
+        self.ending = true;
+        self.disk.as_ref().context("a disk without an end")?.fill()
+    }
+
+    /// There is room again, and it runs again if it had ended.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn free_disk(&mut self) -> anyhow::Result<()> {
+        self.disk.as_ref().context("a disk without an end")?.free()?;
+        if self.process.running().is_none() {
+            return self.start().await;
+        }
+        self.ending = false;
+        Ok(())
     }
 
     /// Does it. `Some` says whether it ran.
-    pub(super) async fn act(&mut self, what: ToServer) -> anyhow::Result<Option<bool>> {
+    pub(crate) async fn act(&mut self, what: ToServer) -> anyhow::Result<Option<bool>> {
         let signal = match what {
             ToServer::Kill => Signal::SIGKILL,
             ToServer::Quit => Signal::SIGQUIT,
@@ -136,13 +191,13 @@ impl Server {
     }
 
     /// No fault is in force any more.
-    pub(super) async fn heal(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn heal(&mut self) -> anyhow::Result<()> {
         self.act(ToServer::Continue).await?;
         self.start().await
     }
 
     /// Fails when it ended although nobody told it to.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         if self.ending { Ok(()) } else { self.process.check() }
     }
 }
@@ -168,7 +223,7 @@ fn broker(folder: &Path, logs: &Path) -> anyhow::Result<(Process, String)> {
         "listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
          advertised.listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
          controller.quorum.bootstrap.servers=127.0.0.1:{controller}\nlog.dirs={}\n",
-        folder.join("kafka").display()
+        folder.join("kafka/log").display()
     );
     // The last of two lines counts; the model's are left out so that a reader is not misled.
     let replaced = |line: &&str| own.lines().any(|mine| mine.split('=').next() == line.split('=').next());
@@ -203,7 +258,6 @@ fn postgres(folder: &Path, logs: &Path) -> anyhow::Result<(Process, String)> {
     };
     let model = Model::find(listens).with_context(|| format!("no process here is the Postgres of {its_port}"))?;
     let data = folder.join("postgres");
-    std::fs::create_dir(&data)?;
     std::fs::set_permissions(&data, PermissionsExt::from_mode(0o700))?;
     chown(&data, Some(model.uid), Some(model.gid))?;
     let initdb = Path::new(&model.arguments[0]).with_file_name("initdb").display().to_string();
