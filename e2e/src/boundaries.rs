@@ -1,4 +1,7 @@
-//! Arming the boundaries of a service that runs, which only a test build has ([`engine::failpoint`]).
+//! Arming the boundaries of a service that runs, and stepping its clock, which only a test build has
+//! ([`engine::failpoint`]).
+
+use std::time::Duration;
 
 use anyhow::ensure;
 use reqwest::Method;
@@ -23,4 +26,15 @@ pub(crate) async fn arm(operator: &Client, admin: &str, label: &str, actions: &s
 pub(crate) async fn hits(operator: &Client, admin: &str, label: &str) -> anyhow::Result<u64> {
     let answer = operator.get(&format!("{admin}/admin/failpoints")).await?;
     Ok(answer.body[label].as_u64().unwrap_or(0))
+}
+
+/// Puts the wall clock of a test build ahead, for so long.
+///
+/// # Errors
+/// As [`arm`].
+pub(crate) async fn step_clock(operator: &Client, admin: &str, ahead_ms: i64, lasts: Duration) -> anyhow::Result<()> {
+    let step = format!("{ahead_ms} {}", lasts.as_millis());
+    let answer = operator.request(Method::PUT, &format!("{admin}/admin/clock")).body(step).send().await?;
+    ensure!(answer.status().is_success(), "only a test build has another clock: {answer:?}");
+    Ok(())
 }

@@ -13,7 +13,7 @@ use e2e::client::{Client, eventually};
 use e2e::evidence::{Expects, Run};
 use e2e::history::{History, Request};
 use e2e::load::Load;
-use e2e::servers::Servers;
+use e2e::servers::{Server, Servers};
 use e2e::stack::{Options, PARTITIONS, SERVICES, Stack};
 use e2e::{desk, verdict};
 use nix::sys::signal::Signal;
@@ -308,30 +308,25 @@ async fn an_older_build_waits_for_its_upgrade_and_is_not_overtaken() -> anyhow::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_postgres_is_waited_out() -> anyhow::Result<()> {
-    let logs = tempfile::tempdir()?;
-    let mut servers = Servers::start(logs.path(), Some(DISK_BYTES)).await?;
-    let shop = Shop::open_on(Some(&servers)).await?;
-    shop.goes_on(SOON).await?;
-    shop.note("full", "postgres")?;
-    servers.postgres.fill_disk()?;
-    shop.stands_still(SOON).await?;
-    tokio::time::sleep(lasts(20)).await;
-    servers.postgres.free_disk().await?;
-    shop.goes_on(SOON).await?;
-    shop.close(&[("full", 1)], 0).await
+    full_disk("postgres", |servers| &mut servers.postgres).await
 }
 
+/// The broker ends when it cannot write.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_kafka_is_waited_out() -> anyhow::Result<()> {
+    full_disk("kafka", |servers| &mut servers.broker).await
+}
+
+async fn full_disk(name: &str, of: fn(&mut Servers) -> &mut Server) -> anyhow::Result<()> {
     let logs = tempfile::tempdir()?;
     let mut servers = Servers::start(logs.path(), Some(DISK_BYTES)).await?;
     let shop = Shop::open_on(Some(&servers)).await?;
     shop.goes_on(SOON).await?;
-    shop.note("full", "kafka")?;
-    servers.broker.fill_disk()?;
+    shop.note("full", name)?;
+    of(&mut servers).fill_disk()?;
     shop.stands_still(SOON).await?;
     tokio::time::sleep(lasts(20)).await;
-    servers.broker.free_disk().await?;
+    of(&mut servers).free_disk().await?;
     shop.goes_on(SOON).await?;
     shop.close(&[("full", 1)], 0).await
 }

@@ -1,8 +1,11 @@
 //! The test build's admin routes: `GET /admin/failpoints` says how often each boundary was reached in this process, and
 //! `PUT /admin/failpoints/{label}` arms one, with the actions of the crate `fail` as the body. `PUT /admin/clock` puts the wall
-//! clock so many milliseconds ahead of the machine's; for everybody, for no token is valid at any time.
+//! clock ahead of the machine's: by how many milliseconds, and for how many, says the body. It comes back by itself, for no
+//! token may be valid meanwhile.
 //!
 //! Not in a normal build; what the boundaries are is [`engine::failpoint`]'s.
+
+use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use engine::failpoint;
@@ -13,11 +16,8 @@ use crate::routes::Routes;
 
 /// Adds them to the admin port's.
 pub(crate) fn add(routes: Routes) -> Routes {
-    routes.get("/admin/failpoints", Access::Operator, hits).put("/admin/failpoints/{label}", Access::Operator, arm).put(
-        "/admin/clock",
-        Access::Open,
-        step_clock,
-    )
+    let routes = routes.put("/admin/clock", Access::Operator, step_clock);
+    routes.get("/admin/failpoints", Access::Operator, hits).put("/admin/failpoints/{label}", Access::Operator, arm)
 }
 
 async fn hits() -> HttpResponse {
@@ -29,8 +29,11 @@ async fn arm(label: web::Path<String>, actions: String) -> Result<HttpResponse, 
     Ok(HttpResponse::NoContent().finish())
 }
 
-async fn step_clock(ahead_ms: String) -> Result<HttpResponse, Problem> {
-    let ahead = ahead_ms.parse().map_err(|_| Problem::unprocessable("NOT_STEPPED", "milliseconds were expected"))?;
-    failpoint::put_clock_ahead_ms(ahead);
+async fn step_clock(step: String) -> Result<HttpResponse, Problem> {
+    let numbers: Option<Vec<i64>> = step.split(' ').map(|number| number.parse().ok()).collect();
+    let Some([ahead, lasts]) = numbers.as_deref() else {
+        return Err(Problem::unprocessable("NOT_STEPPED", "two numbers of milliseconds were expected"));
+    };
+    failpoint::step_clock(*ahead, Duration::from_millis(lasts.unsigned_abs()));
     Ok(HttpResponse::NoContent().finish())
 }

@@ -68,7 +68,7 @@ pub const ALL: [Boundary; 35] = {
 pub(crate) use build::clock_ahead_ms;
 pub use build::{Injected, pass, reach};
 #[cfg(feature = "failpoints")]
-pub use build::{arm, hits, put_clock_ahead_ms};
+pub use build::{arm, hits, step_clock};
 
 #[cfg(not(feature = "failpoints"))]
 mod build {
@@ -206,10 +206,14 @@ mod build {
         CLOCK_AHEAD_MS.load(Ordering::Relaxed)
     }
 
-    /// Steps this process' wall clock: from now on it is so far ahead of the machine's, or behind.
-    pub fn put_clock_ahead_ms(ahead: i64) {
-        tracing::warn!(ahead, "the wall clock is put ahead of the machine's");
-        CLOCK_AHEAD_MS.store(ahead, Ordering::Relaxed);
+    /// For so long this process' wall clock is so far ahead of the machine's, or behind.
+    pub fn step_clock(ahead_ms: i64, lasts: Duration) {
+        tracing::warn!(ahead_ms, ?lasts, "the wall clock is not the machine's");
+        CLOCK_AHEAD_MS.store(ahead_ms, Ordering::Relaxed);
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            CLOCK_AHEAD_MS.store(0, Ordering::Relaxed);
+        });
     }
 
     /// How often each boundary was reached in this process, armed or not.

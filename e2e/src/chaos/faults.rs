@@ -72,8 +72,10 @@ pub(super) enum Act {
     Arm(Who, &'static str, &'static str),
     /// Nothing does any more, and who was killed or stopped there is well again.
     Disarm(Who, &'static str),
-    /// The wall clock of a test build is so many milliseconds ahead of the machine's.
-    Clock(Who, i64),
+    /// The wall clock of a test build is so many milliseconds ahead of the machine's, for so long.
+    Clock(Who, i64, Duration),
+    /// What was done is over by itself.
+    Over,
     /// So many times the usual load.
     Load(u32),
 }

@@ -44,8 +44,6 @@ pub(super) struct Field {
     down: BTreeSet<Who>,
     /// Who may meet something at a boundary, and how often they had reached it before.
     armed: BTreeMap<(Who, &'static str), u64>,
-    /// Whose clock is wrong.
-    stepped: BTreeSet<Who>,
     /// Who ended by himself, with the end of his log.
     pub(super) deserters: Vec<String>,
     http: reqwest::Client,
@@ -54,8 +52,8 @@ pub(super) struct Field {
 impl Field {
     pub(super) fn new(stack: Stack, links: Links, servers: Servers, load: Arc<Load>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
-        let (down, armed, stepped, deserters) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new(), Vec::new());
-        Ok(Self { stack, links, servers, load, down, armed, stepped, deserters, http })
+        let (down, armed, deserters) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
+        Ok(Self { stack, links, servers, load, down, armed, deserters, http })
     }
 
     /// Does it. `Some` says whether somebody was there to feel it.
@@ -93,14 +91,8 @@ impl Field {
                 Ok(None)
             }
             Act::Disarm(who, label) => self.disarm(*who, label).await.map(Some),
-            Act::Clock(who, 0) => self.set_clock(*who).await.map(|()| None),
-            Act::Clock(who, ahead) => {
-                let stepped = self.step_clock(*who, *ahead).await.is_ok();
-                if stepped {
-                    self.stepped.insert(*who);
-                }
-                Ok(Some(stepped))
-            }
+            Act::Clock(who, ahead_ms, lasts) => Ok(Some(self.step_clock(*who, *ahead_ms, *lasts).await.is_ok())),
+            Act::Over => Ok(None),
             Act::Load(times) => {
                 self.load.times(*times);
                 Ok(Some(true))
@@ -140,19 +132,10 @@ impl Field {
         Ok(true)
     }
 
-    async fn step_clock(&self, who: Who, ahead_ms: i64) -> anyhow::Result<()> {
-        let url = format!("{}/admin/clock", self.stack.admin(who.service, who.instance));
-        self.http.put(url).body(ahead_ms.to_string()).send().await?.error_for_status()?;
-        Ok(())
-    }
-
-    /// The clock is right again, in a new process where the old one does not answer.
-    async fn set_clock(&mut self, who: Who) -> anyhow::Result<()> {
-        if self.stepped.remove(&who) && self.step_clock(who, 0).await.is_err() {
-            self.end(who, Signal::SIGKILL)?;
-            self.start(who)?;
-        }
-        Ok(())
+    async fn step_clock(&self, who: Who, ahead_ms: i64, lasts: Duration) -> anyhow::Result<()> {
+        let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
+        let step = boundaries::step_clock(&operator, admin, ahead_ms, lasts);
+        tokio::time::timeout(ANSWER_WITHIN, step).await.context("nobody answers")?
     }
 
     fn through(&self, links: &[Link], what: impl Fn(&Proxy)) -> anyhow::Result<Option<bool>> {

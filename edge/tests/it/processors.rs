@@ -141,9 +141,9 @@ async fn everything_below_admin_takes_an_operator() {
     let registry = Arc::new(prometheus_client::registry::Registry::default());
     let admin = Admin { health: board.clone(), processors: board, registry, stopping: Stopping::default() };
     let table = admin.routes().table();
-    // A test build's boundaries are shown and armed here too.
-    let armed = if cfg!(feature = "failpoints") { 2 } else { 0 };
-    assert_eq!(table.len(), 12 + armed);
+    // A test build's boundaries are shown and armed here too, and its clock is stepped.
+    let of_tests = if cfg!(feature = "failpoints") { 3 } else { 0 };
+    assert_eq!(table.len(), 12 + of_tests);
     for route in table {
         let access = if route.path.starts_with("/admin/") { Access::Operator } else { Access::Open };
         assert_eq!(route.access, access, "{route:?}");

@@ -288,7 +288,7 @@ impl Planner {
         let (who, lasts) = (self.who(), self.seconds(10.0, 20.0));
         let ahead = STEPS_OF_A_CLOCK[self.random.random_range(0..STEPS_OF_A_CLOCK.len())];
         let detail = json!({"ahead_ms": ahead, "seconds": lasts.as_secs_f64()});
-        (who.to_string(), detail, vec![(Duration::ZERO, Act::Clock(who, ahead)), (lasts, Act::Clock(who, 0))])
+        (who.to_string(), detail, vec![(Duration::ZERO, Act::Clock(who, ahead, lasts)), (lasts, Act::Over)])
     }
 
     /// It answers, and knows no schema; who is started meanwhile waits for a better one.
