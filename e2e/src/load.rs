@@ -22,6 +22,9 @@ const EVERY: Duration = Duration::from_millis(2_500);
 /// A client that hears nothing for so long asks again.
 const PATIENCE: Duration = Duration::from_secs(4);
 const AGAIN_AFTER: Duration = Duration::from_millis(300);
+const CHANGES_MIND_AFTER: Duration = Duration::from_millis(500);
+/// Most orders are paid by then, also where a service is killed every few seconds.
+const PAYS_WITHIN: Duration = Duration::from_secs(3);
 /// Every so-many-th order ID cannot be confirmed while that is broken; its cancellation waits behind the confirmation.
 pub const BROKEN: i64 = 7;
 
@@ -98,8 +101,9 @@ impl Load {
         };
         let placed = self.insist(customer, "place_order", &self.orders, &order(&[(&self.product, 1)], method)).await?;
         let id = placed["order_id"].as_str().context("an order's ID")?;
-        if number % 20 == 9 || id.parse::<i64>()? % BROKEN == 0 {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+        let is_broken = id.parse::<i64>()? % BROKEN == 0;
+        if number % 20 == 9 || is_broken {
+            tokio::time::sleep(if is_broken { PAYS_WITHIN } else { CHANGES_MIND_AFTER }).await;
             let url = format!("{}/{id}/cancel", self.orders);
             self.insist(customer, "cancel", &url, &json!({"reason": "CHANGED_MIND"})).await?;
         }

@@ -86,8 +86,11 @@ impl Field {
             Act::Plan(simulator, mode) => self.plan(*simulator, mode).await.map(|()| None),
             Act::NoPlan(simulator) => self.no_plan(*simulator).await.map(Some),
             Act::Arm(who, label, action) => {
-                let before = self.arm(*who, label, action).await;
-                self.armed.extend(before.ok().map(|before| ((*who, *label), before)));
+                if let Ok(before) = self.hits(*who, label).await {
+                    self.armed.insert((*who, *label), before);
+                    // It may happen before this is answered.
+                    drop(self.arm(*who, label, action).await);
+                }
                 Ok(None)
             }
             Act::Disarm(who, label) => self.disarm(*who, label).await.map(Some),
@@ -100,14 +103,17 @@ impl Field {
         }
     }
 
-    /// Says how often the boundary was reached before.
-    async fn arm(&self, who: Who, label: &str, actions: &str) -> anyhow::Result<u64> {
+    /// How often the boundary was reached.
+    async fn hits(&self, who: Who, label: &str) -> anyhow::Result<u64> {
         let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
-        let arm = async {
-            let before = boundaries::hits(&operator, admin, label).await?;
-            boundaries::arm(&operator, admin, label, actions).await?;
-            Ok(before)
-        };
+        tokio::time::timeout(ANSWER_WITHIN, boundaries::hits(&operator, admin, label))
+            .await
+            .context("nobody answers")?
+    }
+
+    async fn arm(&self, who: Who, label: &str, actions: &str) -> anyhow::Result<()> {
+        let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
+        let arm = boundaries::arm(&operator, admin, label, actions);
         tokio::time::timeout(ANSWER_WITHIN, arm).await.context("nobody answers")?
     }
 
@@ -123,7 +129,9 @@ impl Field {
         if stands_still {
             process.signal(Signal::SIGCONT)?;
         }
-        if let Ok(now) = self.arm(who, label, "off").await {
+        if self.arm(who, label, "off").await.is_ok()
+            && let Ok(now) = self.hits(who, label).await
+        {
             return Ok(stands_still || now > before);
         }
         // A new process is armed for nothing.

@@ -71,7 +71,11 @@ impl Lane {
         let mut before = Vec::new();
         for number in 0..armed {
             before.push(self.hits(number, label).await?);
-            self.arm(number, label, actions).await?;
+            match self.arm(number, label, actions).await {
+                // It may die or stand still before it has answered; below it must have.
+                Err(_) if self.action != Action::Err => {}
+                armed => armed?,
+            }
         }
         if rebalances {
             self.bounce(INSTANCES - 1).await?;
