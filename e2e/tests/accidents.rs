@@ -2,7 +2,7 @@
 //! are gone, the process that holds the hottest row stands still, somebody else holds it, a writer is upgraded before its
 //! readers, a server's disk is full. Each ends in the checker's verdict.
 //!
-//! 10 s each; 60 s and 30 s with `cargo verify --full`.
+//! 10 s each; 20 to 60 s with `cargo verify --full`.
 
 use std::path::PathBuf;
 use std::sync::Arc;

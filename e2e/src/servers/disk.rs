@@ -1,14 +1,11 @@
 //! A disk with an end: a file system in memory, which only root may make.
 
 use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, ensure};
-
-/// Written at once.
-const CHUNK_BYTES: usize = 1 << 16;
+use anyhow::{Context, bail, ensure};
 
 /// Gone with the value.
 #[derive(Debug)]
@@ -25,15 +22,9 @@ impl Disk {
 
     /// Not a byte is left.
     pub(super) fn fill(&self) -> anyhow::Result<()> {
-        let mut file = File::create(self.filler())?;
-        let mut chunk: &[u8] = &[0; CHUNK_BYTES];
-        loop {
-            match file.write(chunk) {
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::StorageFull && chunk.len() == 1 => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => chunk = &chunk[..chunk.len() / 2],
-                Err(error) => return Err(error).context("filling the disk"),
-            }
+        match std::io::copy(&mut std::io::repeat(0), &mut File::create(self.filler())?) {
+            Err(error) if error.kind() == ErrorKind::StorageFull => Ok(()),
+            other => bail!("a disk without an end: {other:?}"),
         }
     }
 
@@ -43,7 +34,7 @@ impl Disk {
 
     /// Beside what the server keeps in it, whose names it does not have.
     fn filler(&self) -> PathBuf {
-        Path::new(&self.0).join("filler")
+        self.0.join("filler")
     }
 }
 
