@@ -37,7 +37,7 @@ async fn run(stack: &mut Stack) -> anyhow::Result<()> {
     garbage(stack, "order.commands")?;
     let groups = dead(stack, "order-svc", 6).await?;
     let fails = &groups[0];
-    ensure!(fails["class"] == "failed" && fails["code"] == "23514" && fails["count"] == 5, "{groups}");
+    ensure!(fails["class"] == "failed" && fails["code"] == "P0001" && fails["count"] == 5, "{groups}");
     ensure!(fails["event_type"] == "orderlog.payment.PaymentCaptured", "{groups}");
     ensure!(groups[1]["class"] == "poison" && groups[1]["code"] == "NOT_AVRO", "{groups}");
     // Everything else goes on, on the same partitions too, and the service is ready.

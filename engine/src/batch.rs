@@ -94,7 +94,7 @@ pub(crate) enum BatchError {
     Unknown(String),
     /// Nothing was written; the same batch may be tried again.
     Outage(String),
-    /// SQLSTATE 22 or 23: something of the transaction is at fault.
+    /// Postgres refuses a row: something of the transaction is at fault.
     Fault(sqlx::Error),
     /// `decide` erred on this answer, or Postgres refuses what it leads to.
     Answer(usize, Flaw),

@@ -157,12 +157,16 @@ async fn wait_for(options: &PgConnectOptions, breaker: &Breaker) {
     }
 }
 
-/// True when a record, not a dependency, is at fault: SQLSTATE class 22 or 23 (H6).
+/// SQLSTATE classes that speak of a row, and would again: data, constraints, what exceeds a limit (a row too big for its
+/// index), and what a trigger of the shop's own raises.
+const ROWS_FAULT: [&str; 4] = ["22", "23", "54", "P0"];
+
+/// True when a record, not a dependency, is at fault (H6; ADR 9).
 #[must_use]
 pub fn is_record_fault(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     let is_lock = |code: &str| code == "55P03" && mutant::is("lock-time-out-held-as-a-bad-record");
-    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23") || is_lock(&code))
+    code.is_some_and(|code| ROWS_FAULT.iter().any(|class| code.starts_with(class)) || is_lock(&code))
 }
 
 /// True when Postgres could not be reached, or had no room, whatever was asked of it: waiting may help.

@@ -31,7 +31,7 @@ impl World {
     pub(crate) async fn refuse_666(&self, refuse: bool) {
         let refusing = "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN
-                 IF array_to_string(NEW.history, ' ') LIKE '%add 666%' THEN RAISE EXCEPTION 'never' USING ERRCODE = '23514'; END IF;
+                 IF array_to_string(NEW.history, ' ') LIKE '%add 666%' THEN RAISE EXCEPTION 'never'; END IF;
                  RETURN NEW;
              END $$;
              CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON projection.entries FOR EACH ROW

@@ -180,7 +180,7 @@ async fn a_record_that_postgres_refuses_is_found_among_others() {
     world.applied(good, &texts(&expected)).await;
     held(&world, 1).await;
     world.settled().await;
-    assert_eq!(letters(&world, RETRY).await[0], "RecordHeld failed 23514 1 20");
+    assert_eq!(letters(&world, RETRY).await[0], "RecordHeld failed P0001 1 20");
     world.refuse_666(false).await;
     world.applied(bad, &[&add("news", fails, 666)]).await;
     held(&world, 0).await;

@@ -127,6 +127,10 @@ async fn only_data_and_constraints_are_a_records_fault() {
     assert!(fault("SELECT 1 / 0").await);
     assert!(fault("SELECT 'x'::bigint").await);
     assert!(fault("INSERT INTO facts (name, value) VALUES (NULL, '')").await);
+    assert!(fault("DO $$ BEGIN RAISE EXCEPTION 'what a trigger says'; END $$").await);
+    let too_long =
+        "INSERT INTO facts (name, value) SELECT string_agg(md5(n::text), ''), '' FROM generate_series(1, 400) n";
+    assert!(fault(too_long).await);
     assert!(!fault("SELECT FROM no_such_table").await);
     for code in ["55P03", "40001", "40P01", "57014", "53300", "25P03"] {
         let sql = format!("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$");

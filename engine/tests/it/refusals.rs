@@ -51,7 +51,7 @@ async fn a_refusal_costs_its_step_again_and_only_the_first_one_a_transaction() {
     let enough = all + both + refused.len() * 2 * STEP;
     assert!(written <= enough, "{written} rows were written for {all} records, {} of them refused", refused.len());
     let told = letters(&world, RETRY).await;
-    assert_eq!(told.iter().filter(|letter| letter.starts_with("RecordHeld failed 23514 1 ")).count(), refused.len());
+    assert_eq!(told.iter().filter(|letter| letter.starts_with("RecordHeld failed P0001 1 ")).count(), refused.len());
     assert_eq!(told.iter().filter(|letter| letter.starts_with("RecordHeld waiting WAITS 0 ")).count(), refused.len());
     instance.stop().await;
     world.refuse_666(false).await;
