@@ -110,10 +110,13 @@ impl Shop {
         let mut database = PgConnection::connect(&self.stack.databases["order-svc"]).await?;
         let sql = "SELECT order_id FROM projection.orders WHERE status = 'CONFIRMED' AND partition = $1 LIMIT $2";
         for partition in 0..PARTITIONS {
-            let orders: Vec<(i64,)> =
-                sqlx::query_as(sql).bind(partition).bind(of_each).fetch_all(&mut database).await?;
-            ensure!(!orders.is_empty(), "no order of partition {partition} is confirmed");
-            refunded.extend(orders.into_iter().map(|(order_id,)| order_id));
+            let orders = eventually("orders to refund", SOON, async || {
+                let asked = sqlx::query_as(sql).bind(partition).bind(of_each);
+                let orders: Vec<(i64,)> = asked.fetch_all(&mut database).await?;
+                let enough = i64::try_from(orders.len())? == of_each;
+                Ok(if enough { Ok(orders) } else { Err(format!("{} of partition {partition}", orders.len())) })
+            });
+            refunded.extend(orders.await?.into_iter().map(|(order_id,)| order_id));
         }
         for order_id in &refunded {
             let url = format!("{}/v1/payments/{order_id}/refunds", self.stack.http("payment-svc", 0));
