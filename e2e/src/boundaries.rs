@@ -1,4 +1,4 @@
-//! Arming the boundaries of a service that runs, and stepping its clock, which only a test build has
+//! Arming the boundaries of a service that runs, stepping its clock and blurring its sight, which only a test build has
 //! ([`engine::failpoint`]).
 
 use std::time::Duration;
@@ -37,4 +37,15 @@ pub(crate) async fn step_clock(operator: &Client, admin: &str, ahead_ms: i64, la
     let answer = operator.request(Method::PUT, &format!("{admin}/admin/clock")).body(step).send().await?;
     ensure!(answer.status().is_success(), "only a test build has another clock: {answer:?}");
     Ok(())
+}
+
+/// A test build takes so many of the next records of other services for damaged. Returns how many it has so far.
+///
+/// # Errors
+/// As [`arm`].
+pub(crate) async fn misread(operator: &Client, admin: &str, records: u64) -> anyhow::Result<u64> {
+    let request = operator.request(Method::PUT, &format!("{admin}/admin/misreads"));
+    let answer = request.body(records.to_string()).send().await?;
+    ensure!(answer.status().is_success(), "only a test build misreads: {answer:?}");
+    Ok(answer.json().await?)
 }

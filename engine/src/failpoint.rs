@@ -10,7 +10,7 @@
 //! - `err`: the step behind the boundary errs; where its outcome can be unknown, that.
 //! - `delay:MS`: only this step waits, for so many milliseconds.
 //!
-//! A test build's wall clock can be put forward and back, too.
+//! A test build's wall clock can be put forward and back, too, and it can take records of others for damaged.
 
 /// A boundary: its label in the reliability plan, and what lies before and behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +65,10 @@ pub const ALL: [Boundary; 35] = {
     ]
 };
 
-pub(crate) use build::clock_ahead_ms;
 pub use build::{Injected, pass, reach};
 #[cfg(feature = "failpoints")]
-pub use build::{arm, hits, step_clock};
+pub use build::{arm, hits, misread, step_clock};
+pub(crate) use build::{clock_ahead_ms, misreads};
 
 #[cfg(not(feature = "failpoints"))]
 mod build {
@@ -95,12 +95,16 @@ mod build {
     pub(crate) const fn clock_ahead_ms() -> i64 {
         0
     }
+
+    pub(crate) const fn misreads() -> bool {
+        false
+    }
 }
 
 #[cfg(feature = "failpoints")]
 mod build {
     use std::collections::BTreeMap;
-    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
     use std::sync::{Mutex, Once, PoisonError};
     use std::time::Duration;
 
@@ -113,6 +117,8 @@ mod build {
     static HITS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
     static ENVIRONMENT: Once = Once::new();
     static CLOCK_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+    static TO_MISREAD: AtomicU64 = AtomicU64::new(0);
+    static MISREAD: AtomicU64 = AtomicU64::new(0);
 
     /// An armed boundary erred.
     #[derive(Debug, thiserror::Error)]
@@ -214,6 +220,20 @@ mod build {
             tokio::time::sleep(lasts).await;
             CLOCK_AHEAD_MS.store(0, Ordering::Relaxed);
         });
+    }
+
+    /// Whether the next record of another service's topic, though sound, is taken for damaged.
+    pub(crate) fn misreads() -> bool {
+        let less = |left: u64| left.checked_sub(1);
+        let does = TO_MISREAD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        MISREAD.fetch_add(u64::from(does), Ordering::Relaxed);
+        does
+    }
+
+    /// So many of the next records of other services' topics are taken for damaged. Returns how many were so far.
+    pub fn misread(records: u64) -> u64 {
+        TO_MISREAD.store(records, Ordering::Relaxed);
+        MISREAD.load(Ordering::Relaxed)
     }
 
     /// How often each boundary was reached in this process, armed or not.

@@ -74,6 +74,10 @@ pub(super) enum Act {
     Disarm(Who, &'static str),
     /// The wall clock of a test build is so many milliseconds ahead of the machine's, for so long.
     Clock(Who, i64, Duration),
+    /// So many of the next records of others are taken for damaged.
+    Misread(Who, u64),
+    /// None is any more.
+    ReadWell(Who),
     /// What was done is over by itself.
     Over,
     /// So many times the usual load.

@@ -44,6 +44,8 @@ pub(super) struct Field {
     down: BTreeSet<Who>,
     /// Who may meet something at a boundary, and how often they had reached it before.
     armed: BTreeMap<(Who, &'static str), u64>,
+    /// Who misreads, and how much he had misread before.
+    misreading: BTreeMap<Who, u64>,
     /// Who ended by himself, with the end of his log.
     pub(super) deserters: Vec<String>,
     http: reqwest::Client,
@@ -52,8 +54,8 @@ pub(super) struct Field {
 impl Field {
     pub(super) fn new(stack: Stack, links: Links, servers: Servers, load: Arc<Load>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
-        let (down, armed, deserters) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
-        Ok(Self { stack, links, servers, load, down, armed, deserters, http })
+        let (down, armed, misreading, deserters) = Default::default();
+        Ok(Self { stack, links, servers, load, down, armed, misreading, deserters, http })
     }
 
     /// Does it. `Some` says whether somebody was there to feel it.
@@ -95,6 +97,16 @@ impl Field {
             }
             Act::Disarm(who, label) => self.disarm(*who, label).await.map(Some),
             Act::Clock(who, ahead_ms, lasts) => Ok(Some(self.step_clock(*who, *ahead_ms, *lasts).await.is_ok())),
+            Act::Misread(who, records) => {
+                let before = self.misread(*who, *records).await.ok();
+                self.misreading.extend(before.map(|before| (*who, before)));
+                Ok(None)
+            }
+            Act::ReadWell(who) => {
+                let before = self.misreading.remove(who);
+                let now = self.misread(*who, 0).await.ok();
+                Ok(Some(before.zip(now).is_some_and(|(before, now)| now > before)))
+            }
             Act::Over => Ok(None),
             Act::Load(times) => {
                 self.load.times(*times);
@@ -144,6 +156,12 @@ impl Field {
         let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
         let step = boundaries::step_clock(&operator, admin, ahead_ms, lasts);
         tokio::time::timeout(ANSWER_WITHIN, step).await.context("nobody answers")?
+    }
+
+    async fn misread(&self, who: Who, records: u64) -> anyhow::Result<u64> {
+        let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
+        let misread = boundaries::misread(&operator, admin, records);
+        tokio::time::timeout(ANSWER_WITHIN, misread).await.context("nobody answers")?
     }
 
     fn through(&self, links: &[Link], what: impl Fn(&Proxy)) -> anyhow::Result<Option<bool>> {

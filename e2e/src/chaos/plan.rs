@@ -16,7 +16,7 @@ use super::faults::Fault;
 pub(super) const INSTANCES: usize = 2;
 
 /// How often in ten minutes.
-pub(super) const PER_TEN_MINUTES: [(&str, u32); 29] = [
+pub(super) const PER_TEN_MINUTES: [(&str, u32); 30] = [
     ("kill", 24),
     ("kill_both", 2),
     ("stop", 8),
@@ -46,6 +46,7 @@ pub(super) const PER_TEN_MINUTES: [(&str, u32); 29] = [
     ("slow_processor", 1),
     ("clock", 4),
     ("registry_empty", 1),
+    ("misread", 5),
 ];
 
 struct Planner {

@@ -10,6 +10,7 @@ use sqlx::{Connection, PgConnection};
 use super::field::Field;
 use crate::client::eventually;
 use crate::desk;
+use crate::stack::SERVICES;
 
 /// An order placed after the faults is confirmed within this time.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(30);
@@ -59,7 +60,7 @@ pub(super) async fn settled(field: &mut Field, patience: u32) -> anyhow::Result<
     let began = Instant::now();
     eventually("the end of everything", SETTLED_WITHIN * patience, async || {
         field.look_after()?;
-        redrive_effects(field)?;
+        redrive(field)?;
         let open = under_way(field).await?;
         if open.is_empty() {
             return Ok(Ok(began.elapsed()));
@@ -70,11 +71,14 @@ pub(super) async fn settled(field: &mut Field, patience: u32) -> anyhow::Result<
     .await
 }
 
-/// An operator's work: what was tried too often while the other side was out of order is tried once more.
-fn redrive_effects(field: &Field) -> anyhow::Result<()> {
-    for service in ["payment-svc", "notify-svc"] {
+/// An operator's work: what was tried too often while the other side was out of order is tried once more, and so is what
+/// could not be read.
+fn redrive(field: &Field) -> anyhow::Result<()> {
+    for service in SERVICES {
         let (_, groups) = desk::ask(&field.stack, &["dlq", "list", service])?;
-        for group in groups.as_array().into_iter().flatten().filter(|group| group["class"] == "effect") {
+        let is_mended =
+            |group: &&Value| ["effect", "undecodable"].contains(&group["class"].as_str().unwrap_or_default());
+        for group in groups.as_array().into_iter().flatten().filter(is_mended) {
             let group = group["group"].as_str().unwrap_or_default();
             desk::ask(&field.stack, &["dlq", "redrive", service, "--group", group, "--reason", "all is well again"])?;
         }

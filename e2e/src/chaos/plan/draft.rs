@@ -21,6 +21,9 @@ const AT_A_BOUNDARY: [&str; 4] =
 /// Milliseconds by which a clock is wrong.
 const STEPS_OF_A_CLOCK: [i64; 4] = [-5_000, -3_600_000, 60_000, 3_600_000];
 
+/// Records that an instance takes for damaged.
+const MISREAD: u64 = 3;
+
 /// The boundaries that a service may meet while it runs; E and C7 only when partitions change hands.
 fn boundaries_of(service: &str) -> Vec<&'static str> {
     let own = match service {
@@ -83,6 +86,7 @@ impl Planner {
             }
             "clock" => self.clock(),
             "registry_empty" => self.registry_empty(),
+            "misread" => self.misread(),
             _ => {
                 let lasts = self.seconds(30.0, 30.0);
                 ("clients".to_owned(), json!({"times": 3}), vec![(Duration::ZERO, Act::Load(3)), (lasts, Act::Load(1))])
@@ -303,6 +307,13 @@ impl Planner {
             (lasts, Act::Heal(links)),
         ];
         (format!("registry; {who} restarted"), away_for(lasts), acts)
+    }
+
+    /// Its keys wait for an operator, who comes when the faults are over.
+    fn misread(&mut self) -> Draft {
+        let (who, lasts) = (self.who(), self.seconds(10.0, 10.0));
+        let acts = vec![(Duration::ZERO, Act::Misread(who, MISREAD)), (lasts, Act::ReadWell(who))];
+        (who.to_string(), json!({"records": MISREAD}), acts)
     }
 
     fn scripted(&mut self, simulator: Simulator, mode: &'static str) -> Draft {
