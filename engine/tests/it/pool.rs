@@ -121,7 +121,7 @@ async fn work_that_is_dropped_anywhere_leaves_no_transaction_to_the_next_caller(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_data_and_constraints_are_a_records_fault() {
+async fn only_what_speaks_of_a_row_is_a_records_fault() {
     let (_database, pool) = migrated().await;
     let fault = async |sql: &'static str| is_record_fault(&sqlx::query(sql).execute(&pool).await.unwrap_err());
     assert!(fault("SELECT 1 / 0").await);

@@ -73,7 +73,7 @@ const ALL: [Mutant; 20] = {
             "commits::a_commit_whose_reply_is_lost_counts_once",
         ),
         contract("timer-before-catch-up", "timers::a_timer_waits_for_the_backlog"),
-        contract("lock-time-out-held-as-a-bad-record", "pool::only_data_and_constraints_are_a_records_fault"),
+        contract("lock-time-out-held-as-a-bad-record", "pool::only_what_speaks_of_a_row_is_a_records_fault"),
         contract("recovery-keeps-the-outbox", "recovery::what_is_not_in_the_log_was_not_decided"),
         contract("effect-before-its-acknowledgement", "effects::an_effect_starts_only_when_its_event_is_in_the_log"),
         of(
