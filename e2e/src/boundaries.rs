@@ -1,5 +1,5 @@
-//! Arming the boundaries of a service that runs, stepping its clock and blurring its sight, which only a test build has
-//! ([`engine::failpoint`]).
+//! Arming the boundaries of a service that runs, stepping its clock and spoiling its writing, which only a test build
+//! has ([`engine::failpoint`]).
 
 use std::time::Duration;
 
@@ -39,13 +39,13 @@ pub(crate) async fn step_clock(operator: &Client, admin: &str, ahead_ms: i64, la
     Ok(())
 }
 
-/// A test build takes so many of the next records of other services for damaged. Returns how many it has so far.
+/// A test build writes so many of the next events wrongly. Returns how many it has so far.
 ///
 /// # Errors
 /// As [`arm`].
-pub(crate) async fn misread(operator: &Client, admin: &str, records: u64) -> anyhow::Result<u64> {
-    let request = operator.request(Method::PUT, &format!("{admin}/admin/misreads"));
-    let answer = request.body(records.to_string()).send().await?;
-    ensure!(answer.status().is_success(), "only a test build misreads: {answer:?}");
+pub(crate) async fn miswrite(operator: &Client, admin: &str, events: u64) -> anyhow::Result<u64> {
+    let request = operator.request(Method::PUT, &format!("{admin}/admin/miswrites"));
+    let answer = request.body(events.to_string()).send().await?;
+    ensure!(answer.status().is_success(), "only a test build miswrites: {answer:?}");
     Ok(answer.json().await?)
 }

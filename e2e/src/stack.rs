@@ -4,13 +4,14 @@
 //! is started here ends with the value.
 
 mod options;
+mod tools;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 
 use crate::ground::{binary, databases, free_port, keys, rand_u32, server};
@@ -23,6 +24,9 @@ pub const SERVICES: [&str; 4] = ["order-svc", "inventory-svc", "payment-svc", "n
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Of every topic of a stack.
 pub const PARTITIONS: i32 = 2;
+
+/// The variable of a test build that reads what another has miswritten.
+const MENDED: [&str; 2] = ["MENDED", "1"];
 
 /// One service's instance.
 #[derive(Debug)]
@@ -56,6 +60,7 @@ pub struct Stack {
     pub gateway_secret: String,
     postgres_admin: String,
     options: Options,
+    is_mended: bool,
     verify_key: PathBuf,
     instances: Vec<Instance>,
     simulators: Vec<Process>,
@@ -99,6 +104,7 @@ impl Stack {
             signing_key,
             gateway_secret: format!("{:08x}{:08x}", rand_u32(), rand_u32()),
             options: options.clone(),
+            is_mended: false,
             verify_key,
             instances: Vec::new(),
             simulators: Vec::new(),
@@ -139,50 +145,13 @@ impl Stack {
         Ok(())
     }
 
-    /// Runs orderctl against this stack and returns what it printed.
-    ///
-    /// # Errors
-    /// When it fails, with what it said.
-    pub fn orderctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let (succeeded, printed, said) = self.try_orderctl(arguments)?;
-        ensure!(succeeded, "orderctl {arguments:?} failed\n{printed}\n{said}");
-        Ok(printed)
-    }
-
-    /// Runs orderctl; says whether it succeeded, what it printed, and what it said beside.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn try_orderctl(&self, arguments: &[&str]) -> anyhow::Result<(bool, String, String)> {
-        let mut command = self.orderctl_command(arguments)?;
-        let output = command.output().context("starting orderctl; `cargo verify` builds it")?;
-        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok((output.status.success(), printed, said))
-    }
-
-    /// orderctl with this stack's settings, not yet started.
-    ///
-    /// # Errors
-    /// When there is no such program.
-    pub fn orderctl_command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
-        let mut command = Command::new(binary("orderctl")?);
-        command.args(arguments).envs(self.tool_environment()).stdin(Stdio::null());
-        Ok(command)
-    }
-
-    /// The variables with which orderctl finds this stack.
-    #[must_use]
-    pub fn tool_environment(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([
-            ("ORDERLOG_STACK".to_owned(), self.stack_file().display().to_string()),
-            ("ORDERLOG_KAFKA".to_owned(), self.kafka.clone()),
-            ("ORDERLOG_REGISTRY".to_owned(), self.registry.clone()),
-            ("ORDERLOG_TOPIC_PREFIX".to_owned(), self.prefix.clone()),
-            ("ORDERLOG_PARTITIONS".to_owned(), PARTITIONS.to_string()),
-            ("ORDERLOG_SINK".to_owned(), self.sink.clone()),
-            ("ORDERLOG_SIGNING_KEY".to_owned(), self.signing_key_file().display().to_string()),
-        ])
+    /// From now on whatever is started is a build that reads what a test build has miswritten; what runs goes on.
+    pub fn mend(&mut self) {
+        self.is_mended = true;
+        let [name, value] = MENDED;
+        for instance in &mut self.instances {
+            instance.process.environment.insert(name.to_owned(), value.to_owned());
+        }
     }
 
     fn make_topics(&self) -> anyhow::Result<()> {

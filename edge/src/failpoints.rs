@@ -1,8 +1,8 @@
 //! The test build's admin routes: `GET /admin/failpoints` says how often each boundary was reached in this process, and
 //! `PUT /admin/failpoints/{label}` arms one, with the actions of the crate `fail` as the body. `PUT /admin/clock` puts the wall
 //! clock ahead of the machine's: by how many milliseconds, and for how many, says the body. It comes back by itself, for no
-//! token may be valid meanwhile. `PUT /admin/misreads` takes so many of the next records of other services for damaged, as
-//! the body says, and answers how many were so far.
+//! token may be valid meanwhile. `PUT /admin/miswrites` has so many of the next events written wrongly, as the body says,
+//! and answers how many were so far.
 //!
 //! Not in a normal build; what the boundaries are is [`engine::failpoint`]'s.
 
@@ -18,7 +18,7 @@ use crate::routes::Routes;
 /// Adds them to the admin port's.
 pub(crate) fn add(routes: Routes) -> Routes {
     let routes = routes.put("/admin/clock", Access::Operator, step_clock);
-    let routes = routes.put("/admin/misreads", Access::Operator, misread);
+    let routes = routes.put("/admin/miswrites", Access::Operator, miswrite);
     routes.get("/admin/failpoints", Access::Operator, hits).put("/admin/failpoints/{label}", Access::Operator, arm)
 }
 
@@ -31,11 +31,11 @@ async fn arm(label: web::Path<String>, actions: String) -> Result<HttpResponse, 
     Ok(HttpResponse::NoContent().finish())
 }
 
-async fn misread(records: String) -> Result<HttpResponse, Problem> {
-    let Ok(records) = records.parse() else {
-        return Err(Problem::unprocessable("NO_NUMBER", "a number of records was expected"));
+async fn miswrite(events: String) -> Result<HttpResponse, Problem> {
+    let Ok(events) = events.parse() else {
+        return Err(Problem::unprocessable("NO_NUMBER", "a number of events was expected"));
     };
-    Ok(HttpResponse::Ok().json(failpoint::misread(records)))
+    Ok(HttpResponse::Ok().json(failpoint::miswrite(events)))
 }
 
 async fn step_clock(step: String) -> Result<HttpResponse, Problem> {

@@ -17,6 +17,7 @@ use crate::batch::{Batch, BatchError, Part};
 use crate::batch_store::TakenCommand;
 pub(crate) use crate::decision::burying::bury;
 use crate::effects::Dead;
+use crate::failpoint;
 use crate::held::{Entry, Row};
 use crate::held_store;
 use crate::intake::{Input, Place};
@@ -283,9 +284,10 @@ impl<'a, S: Service> Decision<'a, S> {
             traceparent: reason.traceparent,
             avro: true,
         };
-        let value = service
+        let mut value = service
             .encode(&self.shared.codec, &event)
             .map_err(|error| BatchError::Broken(format!("encoding {}: {error}", about.type_name)))?;
+        failpoint::spoil(&mut value);
         let mut headers = envelope.headers();
         if let Some(act) = reason.act {
             letter::sign(&mut headers, act);

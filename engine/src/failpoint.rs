@@ -10,7 +10,8 @@
 //! - `err`: the step behind the boundary errs; where its outcome can be unknown, that.
 //! - `delay:MS`: only this step waits, for so many milliseconds.
 //!
-//! A test build's wall clock can be put forward and back, too, and it can take records of others for damaged.
+//! A test build's wall clock can be put forward and back, too, and it can write events with the bytes of their schema IDs in
+//! reverse, as a writer with a bug would. Who has `MENDED` reads those ([`crate::mutant`]).
 
 /// A boundary: its label in the reliability plan, and what lies before and behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +68,8 @@ pub const ALL: [Boundary; 35] = {
 
 pub use build::{Injected, pass, reach};
 #[cfg(feature = "failpoints")]
-pub use build::{arm, hits, misread, step_clock};
-pub(crate) use build::{clock_ahead_ms, misreads};
+pub use build::{arm, hits, miswrite, step_clock};
+pub(crate) use build::{clock_ahead_ms, spoil};
 
 #[cfg(not(feature = "failpoints"))]
 mod build {
@@ -96,9 +97,7 @@ mod build {
         0
     }
 
-    pub(crate) const fn misreads() -> bool {
-        false
-    }
+    pub(crate) const fn spoil(_value: &mut [u8]) {}
 }
 
 #[cfg(feature = "failpoints")]
@@ -117,8 +116,8 @@ mod build {
     static HITS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
     static ENVIRONMENT: Once = Once::new();
     static CLOCK_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
-    static TO_MISREAD: AtomicU64 = AtomicU64::new(0);
-    static MISREAD: AtomicU64 = AtomicU64::new(0);
+    static TO_MISWRITE: AtomicU64 = AtomicU64::new(0);
+    static MISWRITTEN: AtomicU64 = AtomicU64::new(0);
 
     /// An armed boundary erred.
     #[derive(Debug, thiserror::Error)]
@@ -222,18 +221,20 @@ mod build {
         });
     }
 
-    /// Whether the next record of another service's topic, though sound, is taken for damaged.
-    pub(crate) fn misreads() -> bool {
+    /// An event on its way into the outbox: its schema ID comes out in reverse while [`miswrite`] says so.
+    pub(crate) fn spoil(value: &mut [u8]) {
         let less = |left: u64| left.checked_sub(1);
-        let does = TO_MISREAD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
-        MISREAD.fetch_add(u64::from(does), Ordering::Relaxed);
-        does
+        let does = TO_MISWRITE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if does && let Some(id) = value.get_mut(1..5) {
+            id.reverse();
+            MISWRITTEN.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// So many of the next records of other services' topics are taken for damaged. Returns how many were so far.
-    pub fn misread(records: u64) -> u64 {
-        TO_MISREAD.store(records, Ordering::Relaxed);
-        MISREAD.load(Ordering::Relaxed)
+    /// So many of the next events are written with their schema IDs in reverse. Returns how many were so far.
+    pub fn miswrite(events: u64) -> u64 {
+        TO_MISWRITE.store(events, Ordering::Relaxed);
+        MISWRITTEN.load(Ordering::Relaxed)
     }
 
     /// How often each boundary was reached in this process, armed or not.

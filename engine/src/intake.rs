@@ -11,7 +11,6 @@ use events::partition::partition_of;
 use events::record::CommandRef;
 use events::time::Timestamp;
 
-use crate::failpoint;
 use crate::held::key_number;
 use crate::letter::{Class, Flaw};
 use crate::mutant;
@@ -142,10 +141,6 @@ fn judge_event<S: Service>(
         return (Verdict::Stop(reason), place);
     }
     let moved = next(place, record, sequence);
-    if failpoint::misreads() {
-        let message = "a test build takes it for damaged".to_owned();
-        return (Verdict::Undecodable(Flaw { class: Class::Undecodable, code: "DAMAGED".into(), message }), moved);
-    }
     (read_event(service, codec, topic, sequence, record), moved)
 }
 

@@ -3,8 +3,9 @@
 //!
 //! A normal build has none. The feature is `failpoints`, the name is in the variable `MUTANT`.
 //!
-//! No bug, but the test build's too: it can be a build of yesterday, which lacks the record types that the variable `LACKS`
-//! names, as if nobody had thought of them yet.
+//! No bugs, but the test build's too: it can be a build of yesterday, which lacks the record types that the variable `LACKS`
+//! names, as if nobody had thought of them yet; or, with `MENDED`, one of tomorrow, which also reads events whose schema IDs
+//! were written in reverse ([`crate::failpoint`]).
 
 /// The names, in the plan's order.
 pub const ALL: [&str; 20] = [
@@ -38,4 +39,4 @@ mod bugs;
 mod bugs;
 
 pub use bugs::is;
-pub(crate) use bugs::{fence, lacks, miss_outbox_behind, move_positions, outbox_before, publish_beside};
+pub(crate) use bugs::{fence, is_mended, lacks, miss_outbox_behind, move_positions, outbox_before, publish_beside};

@@ -20,6 +20,11 @@ pub(crate) const fn lacks(_type_name: &str) -> bool {
     false
 }
 
+/// Whether this build reads what another has written wrongly.
+pub(crate) const fn is_mended() -> bool {
+    false
+}
+
 pub(crate) const fn fence(statement: &'static str) -> &'static str {
     statement
 }

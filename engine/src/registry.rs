@@ -138,7 +138,7 @@ impl Registry {
                 }
                 (Err(error), Some(_)) => {
                     warn!(error = format!("{error:#}"), "the registry is away; starting from remembered IDs");
-                    return Ok(Codec::new(&from_memory(&remembered)?));
+                    return Ok(codec_of(from_memory(&remembered)?));
                 }
                 (Err(error), None) => {
                     return Err(error.context("no schema ID is remembered, and the registry does not answer"));
@@ -147,7 +147,7 @@ impl Registry {
             ids.push((def, id));
         }
         remember(&mut conn, &fresh).await?;
-        Ok(Codec::new(&ids))
+        Ok(codec_of(ids))
     }
 
     /// The codec of this build from the registry alone, for tools that have no database.
@@ -162,7 +162,7 @@ impl Registry {
                 id.with_context(|| format!("{} is not registered; run `cargo orderctl schemas push`", def.subject()))?;
             ids.push((def, id));
         }
-        Ok(Codec::new(&ids))
+        Ok(codec_of(ids))
     }
 
     /// Asks whether a schema ID exists. Never answered from memory.
@@ -311,6 +311,15 @@ impl Registry {
         let Some(response) = found(response).await? else { return Ok(None) };
         Ok(Some(response.json().await.context("reading the registry's answer")?))
     }
+}
+
+fn codec_of(mut ids: Vec<(&'static SchemaDef, u32)>) -> Codec {
+    if mutant::is_mended() {
+        let reversed: Vec<_> = ids.iter().map(|(def, id)| (*def, id.swap_bytes())).collect();
+        // Behind those that are written.
+        ids.extend(reversed);
+    }
+    Codec::new(&ids)
 }
 
 fn fingerprint(def: &SchemaDef) -> String {

@@ -74,10 +74,14 @@ pub(super) enum Act {
     Disarm(Who, &'static str),
     /// The wall clock of a test build is so many milliseconds ahead of the machine's, for so long.
     Clock(Who, i64, Duration),
-    /// So many of the next records of others are taken for damaged.
-    Misread(Who, u64),
+    /// So many of the next events are written wrongly.
+    Miswrite(Who, u64),
     /// None is any more.
-    ReadWell(Who),
+    WriteWell(Who),
+    /// Killed, and started with a wall clock so many seconds ahead, for all that is in the process.
+    WrongTime(Who, i64),
+    /// Killed, and started with the machine's.
+    RightTime(Who),
     /// What was done is over by itself.
     Over,
     /// So many times the usual load.

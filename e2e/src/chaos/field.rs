@@ -3,6 +3,8 @@
 //! An act says whether it met something: a process that was alive, a plan that a call ran into. What links felt is counted by
 //! their proxies.
 
+mod clock;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use testkit::Proxy;
+
+pub(super) use clock::datefudge;
 
 use super::faults::{Act, Link, Simulator, Who};
 use super::links::Links;
@@ -32,6 +36,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// More calls than a run makes: what is left of them says how many met the plan.
 const CALLS: u64 = 1_000_000_000;
 
+/// What a process had counted when something was asked of it.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    process: Option<u32>,
+    count: u64,
+}
+
 /// The system under test, its servers, and the load on it.
 #[derive(Debug)]
 pub(super) struct Field {
@@ -43,9 +54,9 @@ pub(super) struct Field {
     /// Who was ended by the run and not started again.
     down: BTreeSet<Who>,
     /// Who may meet something at a boundary, and how often they had reached it before.
-    armed: BTreeMap<(Who, &'static str), u64>,
-    /// Who misreads, and how much he had misread before.
-    misreading: BTreeMap<Who, u64>,
+    armed: BTreeMap<(Who, &'static str), Before>,
+    /// Who miswrites, and how much he had miswritten before.
+    miswriting: BTreeMap<Who, Before>,
     /// Who ended by himself, with the end of his log.
     pub(super) deserters: Vec<String>,
     http: reqwest::Client,
@@ -54,8 +65,8 @@ pub(super) struct Field {
 impl Field {
     pub(super) fn new(stack: Stack, links: Links, servers: Servers, load: Arc<Load>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
-        let (down, armed, misreading, deserters) = Default::default();
-        Ok(Self { stack, links, servers, load, down, armed, misreading, deserters, http })
+        let (down, armed, miswriting, deserters) = Default::default();
+        Ok(Self { stack, links, servers, load, down, armed, miswriting, deserters, http })
     }
 
     /// Does it. `Some` says whether somebody was there to feel it.
@@ -88,25 +99,35 @@ impl Field {
             Act::Plan(simulator, mode) => self.plan(*simulator, mode).await.map(|()| None),
             Act::NoPlan(simulator) => self.no_plan(*simulator).await.map(Some),
             Act::Arm(who, label, action) => {
-                if let Ok(before) = self.hits(*who, label).await {
+                if let Ok(count) = self.hits(*who, label).await {
+                    let before = self.before(*who, count)?;
                     self.armed.insert((*who, *label), before);
                     // It may happen before this is answered.
                     drop(self.arm(*who, label, action).await);
                 }
                 Ok(None)
             }
-            Act::Disarm(who, label) => self.disarm(*who, label).await.map(Some),
-            Act::Clock(who, ahead_ms, lasts) => Ok(Some(self.step_clock(*who, *ahead_ms, *lasts).await.is_ok())),
-            Act::Misread(who, records) => {
-                let before = self.misread(*who, *records).await.ok();
-                self.misreading.extend(before.map(|before| (*who, before)));
+            Act::Disarm(who, label) => self.disarm(*who, label).await,
+            Act::Clock(who, ahead_ms, lasts) => {
+                let step = async |operator: &Client, admin: &str| {
+                    boundaries::step_clock(operator, admin, *ahead_ms, *lasts).await
+                };
+                Ok(Some(self.ask(*who, step).await.is_ok()))
+            }
+            Act::Miswrite(who, events) => {
+                if let Ok(count) = self.miswrite(*who, *events).await {
+                    let before = self.before(*who, count)?;
+                    self.miswriting.insert(*who, before);
+                }
                 Ok(None)
             }
-            Act::ReadWell(who) => {
-                let before = self.misreading.remove(who);
-                let now = self.misread(*who, 0).await.ok();
-                Ok(Some(before.zip(now).is_some_and(|(before, now)| now > before)))
+            Act::WriteWell(who) => {
+                let now = self.miswrite(*who, 0).await.ok();
+                let Some(before) = self.miswriting.remove(who) else { return Ok(Some(false)) };
+                self.has_counted_since(*who, before, now)
             }
+            Act::WrongTime(who, ahead) => self.give_wrong_time(*who, *ahead).map(|()| None),
+            Act::RightTime(who) => self.give_right_time(*who).await.map(Some),
             Act::Over => Ok(None),
             Act::Load(times) => {
                 self.load.times(*times);
@@ -115,27 +136,43 @@ impl Field {
         }
     }
 
+    /// Asks an instance something on its admin port, as an operator.
+    async fn ask<T>(&self, who: Who, what: impl AsyncFnOnce(&Client, &str) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
+        tokio::time::timeout(ANSWER_WITHIN, what(&operator, admin)).await.context("nobody answers")?
+    }
+
     /// How often the boundary was reached.
     async fn hits(&self, who: Who, label: &str) -> anyhow::Result<u64> {
-        let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
-        tokio::time::timeout(ANSWER_WITHIN, boundaries::hits(&operator, admin, label))
-            .await
-            .context("nobody answers")?
+        self.ask(who, async |operator, admin| boundaries::hits(operator, admin, label).await).await
     }
 
     async fn arm(&self, who: Who, label: &str, actions: &str) -> anyhow::Result<()> {
-        let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
-        let arm = boundaries::arm(&operator, admin, label, actions);
-        tokio::time::timeout(ANSWER_WITHIN, arm).await.context("nobody answers")?
+        self.ask(who, async |operator, admin| boundaries::arm(operator, admin, label, actions).await).await
+    }
+
+    async fn miswrite(&self, who: Who, events: u64) -> anyhow::Result<u64> {
+        self.ask(who, async |operator, admin| boundaries::miswrite(operator, admin, events).await).await
+    }
+
+    fn before(&mut self, who: Who, count: u64) -> anyhow::Result<Before> {
+        let process = self.stack.process(who.service, who.instance)?.running();
+        Ok(Before { process, count })
+    }
+
+    /// Nobody knows when it is another process now: what the former had counted went with it.
+    fn has_counted_since(&mut self, who: Who, before: Before, now: Option<u64>) -> anyhow::Result<Option<bool>> {
+        let process = self.stack.process(who.service, who.instance)?.running();
+        Ok(now.filter(|_| process == before.process).map(|now| now > before.count))
     }
 
     /// Whatever has happened at the boundary is over. True when something has.
-    async fn disarm(&mut self, who: Who, label: &'static str) -> anyhow::Result<bool> {
-        let Some(before) = self.armed.remove(&(who, label)) else { return Ok(false) };
+    async fn disarm(&mut self, who: Who, label: &'static str) -> anyhow::Result<Option<bool>> {
+        let Some(before) = self.armed.remove(&(who, label)) else { return Ok(Some(false)) };
         let process = self.stack.process(who.service, who.instance)?;
         if process.running().is_none() {
             self.start(who)?;
-            return Ok(true);
+            return Ok(Some(true));
         }
         let stands_still = process.is_stopped();
         if stands_still {
@@ -144,24 +181,12 @@ impl Field {
         if self.arm(who, label, "off").await.is_ok()
             && let Ok(now) = self.hits(who, label).await
         {
-            return Ok(stands_still || now > before);
+            return if stands_still { Ok(Some(true)) } else { self.has_counted_since(who, before, Some(now)) };
         }
         // A new process is armed for nothing.
         self.end(who, Signal::SIGKILL)?;
         self.start(who)?;
-        Ok(true)
-    }
-
-    async fn step_clock(&self, who: Who, ahead_ms: i64, lasts: Duration) -> anyhow::Result<()> {
-        let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
-        let step = boundaries::step_clock(&operator, admin, ahead_ms, lasts);
-        tokio::time::timeout(ANSWER_WITHIN, step).await.context("nobody answers")?
-    }
-
-    async fn misread(&self, who: Who, records: u64) -> anyhow::Result<u64> {
-        let (operator, admin) = (Client::operator(&self.stack)?, self.stack.admin(who.service, who.instance));
-        let misread = boundaries::misread(&operator, admin, records);
-        tokio::time::timeout(ANSWER_WITHIN, misread).await.context("nobody answers")?
+        Ok(Some(true))
     }
 
     fn through(&self, links: &[Link], what: impl Fn(&Proxy)) -> anyhow::Result<Option<bool>> {
@@ -284,6 +309,23 @@ impl Field {
         let plan: Value = self.http.get(&url).send().await?.json().await?;
         self.http.delete(&url).send().await?.error_for_status()?;
         Ok(plan["count"].as_u64().is_some_and(|left| left < CALLS))
+    }
+
+    /// A build that reads what was miswritten takes the place of this one, an instance at a time.
+    ///
+    /// # Errors
+    /// When one does not end or is not ready in time.
+    pub(super) async fn roll_out_mended_build(&mut self) -> anyhow::Result<()> {
+        self.stack.mend();
+        for instance in 0..INSTANCES {
+            for service in SERVICES {
+                let who = Who { service, instance };
+                self.end(who, Signal::SIGTERM)?;
+                self.start(who)?;
+            }
+            self.stack.wait_until_ready().await?;
+        }
+        Ok(())
     }
 
     /// No fault is in force any more, and everybody runs.

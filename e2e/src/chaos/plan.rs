@@ -16,7 +16,7 @@ use super::faults::Fault;
 pub(super) const INSTANCES: usize = 2;
 
 /// How often in ten minutes.
-pub(super) const PER_TEN_MINUTES: [(&str, u32); 30] = [
+pub(super) const PER_TEN_MINUTES: [(&str, u32); 31] = [
     ("kill", 24),
     ("kill_both", 2),
     ("stop", 8),
@@ -46,7 +46,8 @@ pub(super) const PER_TEN_MINUTES: [(&str, u32); 30] = [
     ("slow_processor", 1),
     ("clock", 4),
     ("registry_empty", 1),
-    ("misread", 5),
+    ("process_clock", 1),
+    ("miswrite", 3),
 ];
 
 struct Planner {

@@ -72,7 +72,7 @@ pub(super) async fn settled(field: &mut Field, patience: u32) -> anyhow::Result<
 }
 
 /// An operator's work: what was tried too often while the other side was out of order is tried once more, and so is what
-/// could not be read.
+/// the build before could not read.
 fn redrive(field: &Field) -> anyhow::Result<()> {
     for service in SERVICES {
         let (_, groups) = desk::ask(&field.stack, &["dlq", "list", service])?;

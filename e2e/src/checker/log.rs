@@ -383,7 +383,7 @@ pub(super) fn text<'r>(row: &'r Row, column: &str) -> Option<&'r str> {
     row.get(column).and_then(Value::as_str)
 }
 
-/// The schema IDs that the services remember.
+/// The schema IDs that the services remember, and the same in reverse, as a run may have had them written.
 fn codec(folder: &Folder) -> Codec {
     let mut ids = HashSet::new();
     for service in folder.tables.keys() {
@@ -395,6 +395,6 @@ fn codec(folder: &Folder) -> Codec {
             ids.extend(found.zip(number(row, "id").and_then(|id| u32::try_from(id).ok())));
         }
     }
-    let ids: Vec<_> = ids.into_iter().map(|(index, id)| (&SCHEMAS[index], id)).collect();
-    Codec::new(&ids)
+    let both = |(index, id): (usize, u32)| [id, id.swap_bytes()].map(|id| (&SCHEMAS[index], id));
+    Codec::new(&ids.into_iter().flat_map(both).collect::<Vec<_>>())
 }

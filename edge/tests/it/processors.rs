@@ -141,7 +141,7 @@ async fn everything_below_admin_takes_an_operator() {
     let registry = Arc::new(prometheus_client::registry::Registry::default());
     let admin = Admin { health: board.clone(), processors: board, registry, stopping: Stopping::default() };
     let table = admin.routes().table();
-    // A test build's boundaries are shown and armed here too, its clock is stepped, and it misreads.
+    // A test build's boundaries are shown and armed here too, its clock is stepped, and it miswrites.
     let of_tests = if cfg!(feature = "failpoints") { 4 } else { 0 };
     assert_eq!(table.len(), 12 + of_tests);
     for route in table {

@@ -103,11 +103,15 @@ pub(crate) fn provide_build_tools(layout: &Layout, no_root: bool, status: &Statu
     }
 }
 
-/// Installs pip, with which the tests from outside fetch the libraries of their Python programs. Where it cannot be had,
-/// that test says so.
-pub(crate) fn provide_pip(layout: &Layout, no_root: bool, status: &Status) -> Result<()> {
+/// Installs what only tests need: pip, with which those from outside fetch the libraries of their Python programs, and the
+/// chaos run's datefudge. Where it cannot be had, the test says so.
+pub(crate) fn provide_test_tools(layout: &Layout, no_root: bool, status: &Status) -> Result<()> {
+    let libraries = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let has_datefudge = libraries.into_iter().any(|folder| folder.path().join("datefudge").exists());
+    let tools = [("python3-pip", fetch::pip().is_some()), ("datefudge", has_datefudge)];
+    let missing: Vec<_> = tools.into_iter().filter(|(_, is_there)| !is_there).map(|(package, _)| package).collect();
     match Apt::available() {
-        Some(apt) if !no_root && fetch::pip().is_none() => apt.install(&["python3-pip"], layout, status),
+        Some(apt) if !no_root && !missing.is_empty() => apt.install(&missing, layout, status),
         _ => Ok(()),
     }
 }

@@ -191,7 +191,7 @@ impl Run<'_> {
         let settings = Settings::new(Some(base))?;
         let programs = sources::provide(&self.layout, &settings, self.options.no_root, &self.status)?;
         if e2e {
-            sources::provide_pip(&self.layout, self.options.no_root, &self.status)?;
+            sources::provide_test_tools(&self.layout, self.options.no_root, &self.status)?;
         }
         // Debug programs find overflows, and are built for the tests anyway.
         let args = [&["build", "--workspace", "--bins"], TEST_BUILD].concat();

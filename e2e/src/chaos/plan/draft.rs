@@ -18,11 +18,11 @@ use crate::stack::SERVICES;
 const AT_A_BOUNDARY: [&str; 4] =
     ["1*return(sigkill)->off", "1*return(err)->off", "1*return(stop)->off", "1*return(delay:8000)->off"];
 
-/// Milliseconds by which a clock is wrong.
-const STEPS_OF_A_CLOCK: [i64; 4] = [-5_000, -3_600_000, 60_000, 3_600_000];
+/// Seconds by which a clock is wrong.
+const STEPS_OF_A_CLOCK: [i64; 4] = [-5, -3_600, 60, 3_600];
 
-/// Records that an instance takes for damaged.
-const MISREAD: u64 = 3;
+/// Events that an instance writes wrongly.
+const MISWRITTEN: u64 = 3;
 
 /// The boundaries that a service may meet while it runs; E and C7 only when partitions change hands.
 fn boundaries_of(service: &str) -> Vec<&'static str> {
@@ -86,7 +86,8 @@ impl Planner {
             }
             "clock" => self.clock(),
             "registry_empty" => self.registry_empty(),
-            "misread" => self.misread(),
+            "process_clock" => self.process_clock(),
+            "miswrite" => self.miswrite(),
             _ => {
                 let lasts = self.seconds(30.0, 30.0);
                 ("clients".to_owned(), json!({"times": 3}), vec![(Duration::ZERO, Act::Load(3)), (lasts, Act::Load(1))])
@@ -287,12 +288,23 @@ impl Planner {
         (format!("{who} at {label}"), detail, acts)
     }
 
-    /// Of one process; Postgres' stays right.
+    /// Of our own code in one process; Postgres' stays right.
     fn clock(&mut self) -> Draft {
         let (who, lasts) = (self.who(), self.seconds(10.0, 20.0));
+        let (ahead, detail) = self.step_of_a_clock(lasts);
+        (who.to_string(), detail, vec![(Duration::ZERO, Act::Clock(who, ahead * 1_000, lasts)), (lasts, Act::Over)])
+    }
+
+    /// Of one process with all its libraries.
+    fn process_clock(&mut self) -> Draft {
+        let (who, lasts) = (self.who(), self.seconds(30.0, 30.0));
+        let (ahead, detail) = self.step_of_a_clock(lasts);
+        (who.to_string(), detail, vec![(Duration::ZERO, Act::WrongTime(who, ahead)), (lasts, Act::RightTime(who))])
+    }
+
+    fn step_of_a_clock(&mut self, lasts: Duration) -> (i64, Value) {
         let ahead = STEPS_OF_A_CLOCK[self.random.random_range(0..STEPS_OF_A_CLOCK.len())];
-        let detail = json!({"ahead_ms": ahead, "seconds": lasts.as_secs_f64()});
-        (who.to_string(), detail, vec![(Duration::ZERO, Act::Clock(who, ahead, lasts)), (lasts, Act::Over)])
+        (ahead, json!({"seconds_ahead": ahead, "seconds": lasts.as_secs_f64()}))
     }
 
     /// It answers, and knows no schema; who is started meanwhile waits for a better one.
@@ -309,11 +321,11 @@ impl Planner {
         (format!("registry; {who} restarted"), away_for(lasts), acts)
     }
 
-    /// Its keys wait for an operator, who comes when the faults are over.
-    fn misread(&mut self) -> Draft {
+    /// Their keys wait at every reader for a build that can read them, and an operator; both come when the faults are over.
+    fn miswrite(&mut self) -> Draft {
         let (who, lasts) = (self.who(), self.seconds(10.0, 10.0));
-        let acts = vec![(Duration::ZERO, Act::Misread(who, MISREAD)), (lasts, Act::ReadWell(who))];
-        (who.to_string(), json!({"records": MISREAD}), acts)
+        let acts = vec![(Duration::ZERO, Act::Miswrite(who, MISWRITTEN)), (lasts, Act::WriteWell(who))];
+        (who.to_string(), json!({"events": MISWRITTEN}), acts)
     }
 
     fn scripted(&mut self, simulator: Simulator, mode: &'static str) -> Draft {
