@@ -57,6 +57,8 @@ pub(super) struct Field {
     armed: BTreeMap<(Who, &'static str), Before>,
     /// Who miswrites, and how much he had miswritten before.
     miswriting: BTreeMap<Who, Before>,
+    /// Whose clock is wrong.
+    wrong_clocks: BTreeSet<Who>,
     /// Who ended by himself, with the end of his log.
     pub(super) deserters: Vec<String>,
     http: reqwest::Client,
@@ -65,8 +67,8 @@ pub(super) struct Field {
 impl Field {
     pub(super) fn new(stack: Stack, links: Links, servers: Servers, load: Arc<Load>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
-        let (down, armed, miswriting, deserters) = Default::default();
-        Ok(Self { stack, links, servers, load, down, armed, miswriting, deserters, http })
+        let (down, armed, miswriting, wrong_clocks, deserters) = Default::default();
+        Ok(Self { stack, links, servers, load, down, armed, miswriting, wrong_clocks, deserters, http })
     }
 
     /// Does it. `Some` says whether somebody was there to feel it.
@@ -236,7 +238,8 @@ impl Field {
                 let who = Who { service, instance };
                 let process = self.stack.process(service, instance)?;
                 let is_armed = self.armed.keys().any(|(armed, _)| *armed == who);
-                if process.running().is_none() && !self.down.contains(&who) && !is_armed {
+                let may_end = is_armed || (self.wrong_clocks.contains(&who) && clock::has_refused(process));
+                if process.running().is_none() && !self.down.contains(&who) && !may_end {
                     self.deserters.push(format!("{who} ended by itself:\n{}", process.last_lines()));
                     process.start()?;
                 }
