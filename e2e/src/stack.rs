@@ -26,7 +26,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub const PARTITIONS: i32 = 2;
 
 /// The variable of a test build that reads what another has miswritten.
-const MENDED: [&str; 2] = ["MENDED", "1"];
+const MENDED: &str = "MENDED";
 
 /// One service's instance.
 #[derive(Debug)]
@@ -148,10 +148,16 @@ impl Stack {
     /// From now on whatever is started is a build that reads what a test build has miswritten; what runs goes on.
     pub fn mend(&mut self) {
         self.is_mended = true;
-        let [name, value] = MENDED;
-        for instance in &mut self.instances {
-            instance.process.environment.insert(name.to_owned(), value.to_owned());
+        if let Some((name, value)) = self.mended() {
+            for instance in &mut self.instances {
+                instance.process.environment.insert(name.to_owned(), value.clone());
+            }
         }
+    }
+
+    /// What such a build has in its environment.
+    fn mended(&self) -> Option<(&'static str, String)> {
+        self.is_mended.then(|| (MENDED, "1".to_owned()))
     }
 
     fn make_topics(&self) -> anyhow::Result<()> {
@@ -219,7 +225,7 @@ impl Stack {
             ("ASK_GATEWAY_AFTER", options.ask_gateway_after.to_owned()),
             ("TIMER_GRACE", options.timer_grace.to_owned()),
         ];
-        let environment = environment.into_iter().chain(detours.iter().cloned());
+        let environment = environment.into_iter().chain(detours.iter().cloned()).chain(self.mended());
         let mut process = Process {
             program: binary(service)?,
             arguments: Vec::new(),

@@ -124,9 +124,12 @@ impl Field {
                 Ok(None)
             }
             Act::WriteWell(who) => {
-                let now = self.miswrite(*who, 0).await.ok();
-                let Some(before) = self.miswriting.remove(who) else { return Ok(Some(false)) };
-                self.has_counted_since(*who, before, now)
+                let now = self.miswrite(*who, 0).await;
+                match (self.miswriting.remove(who), now) {
+                    (None, _) => Ok(Some(false)),
+                    (Some(_), Err(_)) => Ok(None),
+                    (Some(before), Ok(now)) => self.has_counted_since(*who, before, now),
+                }
             }
             Act::WrongTime(who, ahead) => self.give_wrong_time(*who, *ahead).map(|()| None),
             Act::RightTime(who) => self.give_right_time(*who).await.map(Some),
@@ -163,9 +166,9 @@ impl Field {
     }
 
     /// Nobody knows when it is another process now: what the former had counted went with it.
-    fn has_counted_since(&mut self, who: Who, before: Before, now: Option<u64>) -> anyhow::Result<Option<bool>> {
+    fn has_counted_since(&mut self, who: Who, before: Before, now: u64) -> anyhow::Result<Option<bool>> {
         let process = self.stack.process(who.service, who.instance)?.running();
-        Ok(now.filter(|_| process == before.process).map(|now| now > before.count))
+        Ok((process == before.process).then_some(now > before.count))
     }
 
     /// Whatever has happened at the boundary is over. True when something has.
@@ -183,7 +186,7 @@ impl Field {
         if self.arm(who, label, "off").await.is_ok()
             && let Ok(now) = self.hits(who, label).await
         {
-            return if stands_still { Ok(Some(true)) } else { self.has_counted_since(who, before, Some(now)) };
+            return if stands_still { Ok(Some(true)) } else { self.has_counted_since(who, before, now) };
         }
         // A new process is armed for nothing.
         self.end(who, Signal::SIGKILL)?;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 
-use super::{MENDED, PARTITIONS, Stack};
+use super::{PARTITIONS, Stack};
 use crate::ground::binary;
 
 impl Stack {
@@ -44,8 +44,7 @@ impl Stack {
     /// The variables with which orderctl finds this stack.
     #[must_use]
     pub fn tool_environment(&self) -> BTreeMap<String, String> {
-        let mended = self.is_mended.then(|| MENDED.map(str::to_owned).into());
-        let others = [
+        let usual = [
             ("ORDERLOG_STACK".to_owned(), self.stack_file().display().to_string()),
             ("ORDERLOG_KAFKA".to_owned(), self.kafka.clone()),
             ("ORDERLOG_REGISTRY".to_owned(), self.registry.clone()),
@@ -54,6 +53,7 @@ impl Stack {
             ("ORDERLOG_SINK".to_owned(), self.sink.clone()),
             ("ORDERLOG_SIGNING_KEY".to_owned(), self.signing_key_file().display().to_string()),
         ];
-        mended.into_iter().chain(others).collect()
+        let mended = self.mended().map(|(name, value)| (name.to_owned(), value));
+        usual.into_iter().chain(mended).collect()
     }
 }
