@@ -120,8 +120,12 @@ async fn end(pid: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A zombie has ended: its parent has only not looked yet.
+/// A zombie has ended, and its parent has only not looked yet, unless others of its threads are left: then it is not gone to
+/// its parent either.
 fn lives(pid: u32) -> bool {
+    if fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1) {
+        return true;
+    }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     state.is_some_and(|state| state != 'Z' && state != 'X')
@@ -145,6 +149,24 @@ mod tests {
             .map(|(name, pid)| (name.to_owned(), pid))
             .into();
         assert_eq!(instances(&processes), [1, 2]);
+    }
+
+    #[test]
+    fn a_process_lives_as_long_as_the_last_of_its_threads() {
+        let first_ends = "import ctypes, threading, time\n\
+            threading.Thread(target=lambda: time.sleep(1)).start()\n\
+            ctypes.CDLL(None).syscall(60, 0)";
+        let mut child = std::process::Command::new("python3").args(["-c", first_ends]).spawn().unwrap();
+        let pid = child.id();
+        let is_zombie = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ");
+        while !is_zombie() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(lives(pid));
+        while lives(pid) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(child.try_wait().unwrap().is_some(), "its parent knows");
     }
 
     #[test]

@@ -22,8 +22,6 @@ use crate::status::Status;
 
 /// How long everything may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const ASK_EVERY: Duration = Duration::from_secs(1);
-const GONE: &str = "it does not run";
 
 /// Asks the `up` with this pid.
 ///
@@ -31,9 +29,11 @@ const GONE: &str = "it does not run";
 /// [`Problem::StillMissing`] after 60 s; what is not ready, and why, has been printed.
 pub(crate) fn run(layout: &Layout, up: u32) -> Result<()> {
     let status = Status::new();
-    ask(layout, up)?;
+    // Settings that the caller sets hold for what is started by this request.
+    layout::replace(&layout.request_file(), &serde_json::to_string(&settings::overrides())?, 0o600)?;
+    process::send(up, Signal::SIGUSR1);
     let line = status.line("missing", "starting what is gone");
-    let (mut asked, deadline) = (Instant::now(), Instant::now() + READY_WITHIN);
+    let deadline = Instant::now() + READY_WITHIN;
     loop {
         signals::check()?;
         let answered = !layout.request_file().exists();
@@ -41,11 +41,6 @@ pub(crate) fn run(layout: &Layout, up: u32) -> Result<()> {
         if answered && lacking.is_empty() {
             line.done("everything is ready");
             return Ok(());
-        }
-        // To its parent a process is not gone before the last of its threads is; to others it is, with the first.
-        if answered && asked.elapsed() > ASK_EVERY && lacking.iter().any(|(_, why)| why == GONE) {
-            ask(layout, up)?;
-            asked = Instant::now();
         }
         if Instant::now() > deadline {
             line.done("not everything is ready");
@@ -56,13 +51,6 @@ pub(crate) fn run(layout: &Layout, up: u32) -> Result<()> {
         }
         thread::sleep(LOOK_EVERY * 2);
     }
-}
-
-/// Settings that the caller sets hold for what is started by this request.
-fn ask(layout: &Layout, up: u32) -> Result<()> {
-    layout::replace(&layout.request_file(), &serde_json::to_string(&settings::overrides())?, 0o600)?;
-    process::send(up, Signal::SIGUSR1);
-    Ok(())
 }
 
 /// What a request says, once; no settings where it is not readable.
@@ -91,7 +79,7 @@ fn lacking(layout: &Layout, stack: &StackFile) -> Vec<(String, String)> {
     ];
     parts.extend(stack.services.iter().map(|service| (service.part(), http(&service.admin, "/readyz"))));
     let why = |name: &str, probe: Option<Probe>| match probe {
-        _ if !lives(name) => Some(GONE.to_owned()),
+        _ if !lives(name) => Some("it does not run".to_owned()),
         Some(probe) => probe.ask().err(),
         None => None,
     };
